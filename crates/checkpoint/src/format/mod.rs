@@ -1,0 +1,130 @@
+//! The formats that are read and written. To add one: a file here, an arm in each match below.
+
+mod folder;
+mod safetensors;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::write::{Source, Written};
+use crate::{Error, TensorMeta, TensorRange, pth};
+
+/// How a checkpoint is laid out on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// One safetensors file.
+    Safetensors,
+    /// What `torch.save(model.state_dict(), path)` writes: a stored zip of a pickle and raw storages.
+    Pth,
+    /// A folder with a safetensors file for each tensor, named after it.
+    PerTensor,
+}
+
+/// What a format's reader finds.
+pub(crate) struct Found {
+    pub tensors: Vec<TensorRange>,
+    pub ignored: Vec<String>,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Format; 3] = [Format::Safetensors, Format::Pth, Format::PerTensor];
+
+    /// The name on the command line, in manifests and in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::Safetensors => "safetensors",
+            Format::Pth => "pth",
+            Format::PerTensor => "per-tensor",
+        }
+    }
+
+    /// The name that a prepared checkpoint of this format has within its folder.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Format::Safetensors => "model.safetensors",
+            Format::Pth => "model.pth",
+            Format::PerTensor => "per-tensor",
+        }
+    }
+
+    /// Tells the format by the first bytes.
+    pub(crate) fn detect(path: &Path) -> Result<Format, Error> {
+        let metadata = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
+        if metadata.is_dir() {
+            return Ok(Format::PerTensor);
+        }
+        let mut start = [0; 9];
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let length = file
+            .take(start.len() as u64)
+            .read(&mut start)
+            .map_err(Error::io(path, "read"))?;
+        match &start[..length] {
+            [b'P', b'K', 3, 4, ..] => Ok(Format::Pth),
+            [_, _, _, _, _, _, _, _, b'{'] => Ok(Format::Safetensors),
+            // A pickle protocol mark, and the magic number of torch.save before 1.6 behind it.
+            [0x80, 2, 0x8a, ..] => Err(Error::invalid(
+                path,
+                "is in the legacy format of torch.save: load it in PyTorch 1.6 or newer and save it again",
+            )),
+            _ => Err(Error::invalid(
+                path,
+                "is no checkpoint that is known here: safetensors, a PyTorch .pth, or a folder of \
+                 per-tensor safetensors files",
+            )),
+        }
+    }
+
+    pub(crate) fn read_index(self, path: &Path) -> Result<Found, Error> {
+        match self {
+            Format::Safetensors => safetensors::read_index(path),
+            Format::Pth => pth::read_index(path),
+            Format::PerTensor => folder::read_index(path),
+        }
+    }
+
+    pub(crate) fn write_to(self, path: &Path, source: Source<'_>) -> Result<Written, Error> {
+        match self {
+            Format::Safetensors => safetensors::write(path, source),
+            Format::Pth => pth::write(path, source),
+            Format::PerTensor => folder::write(path, source),
+        }
+    }
+
+    /// Bytes on disk of a checkpoint with these tensors, within a few percent: the weights, and what
+    /// the format puts around each.
+    pub fn disk_bytes(self, tensors: &[TensorMeta]) -> u64 {
+        let around = match self {
+            Format::Safetensors | Format::Pth => 512,
+            Format::PerTensor => 8192,
+        };
+        tensors.iter().map(|tensor| tensor.bytes() + around).sum()
+    }
+}
+
+/// The mask buffers of the book's attention are in its state dicts, but are no weights.
+pub(crate) fn is_mask_buffer(name: &str) -> bool {
+    name.ends_with(".att.mask")
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Format::ALL.into_iter().find(|format| format.name() == text);
+        known.ok_or_else(|| format!("unknown format `{text}`: use safetensors, pth or per-tensor"))
+    }
+}

@@ -1,0 +1,37 @@
+//! Checkpoints on disk: what is in a file and where, without reading the weights.
+//!
+//! ```text
+//!  model.safetensors      model.pth (zip, stored)       per-tensor/
+//!  ┌────────┬──────┬───   ┌──────────┬─────────┬───     ├ tok_emb.weight.safetensors
+//!  │ header │ data │      │ data.pkl │ data/0  │        ├ pos_emb.weight.safetensors
+//!  └────────┴──────┴───   └──────────┴─────────┴───     └ …
+//!            └─────────────────┬────────┘
+//!            Checkpoint: name → dtype, shape, file, byte range
+//! ```
+//!
+//! [`Checkpoint::open`] checks everything before anything is allocated: that every range lies within
+//! its file, that shapes and lengths agree, that names are unique. A loader only sees ranges
+//! ([`TensorRange`]), so a technique is written once for all formats.
+//!
+//! Limits: headers up to 100 MB (safetensors' own limit) and pickles up to 64 MiB; tensors are f32, f16
+//! or bf16 (others are listed but cannot be read as weights), contiguous, little-endian.
+#![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+
+mod digest;
+mod dtype;
+mod error;
+mod format;
+mod index;
+mod map;
+mod pth;
+mod synthetic;
+mod write;
+
+pub use digest::{Digest, Hasher};
+pub use dtype::Dtype;
+pub use error::Error;
+pub use format::Format;
+pub use index::{Checkpoint, TensorRange};
+pub use map::Mapped;
+pub use synthetic::Synthetic;
+pub use write::{TensorMeta, Written, write};

@@ -1,0 +1,91 @@
+//! The tensors of a GPT-2 checkpoint: names, shapes and how the book initialises them.
+
+use crate::Config;
+
+/// How a parameter is initialised when no checkpoint is loaded: PyTorch's defaults, which the book
+/// relies on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Initial {
+    /// Standard normal: `torch.nn.Embedding`.
+    Normal,
+    /// Uniform in `±bound`, with `bound = 1 / sqrt(inputs)`: weights and biases of `torch.nn.Linear`.
+    Uniform {
+        /// The largest magnitude drawn.
+        bound: f64,
+    },
+    /// One everywhere: the scale of a layer norm.
+    Ones,
+    /// Zero everywhere: the shift of a layer norm.
+    Zeros,
+}
+
+/// A tensor of the checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorSpec {
+    /// Its name in the book's state dict.
+    pub name: String,
+    /// `[rows]` or `[rows, columns]`; linears are `[outputs, inputs]`.
+    pub shape: Vec<usize>,
+    /// How it starts out without a checkpoint.
+    pub initial: Initial,
+}
+
+impl TensorSpec {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&size| size as u64).product()
+    }
+}
+
+impl Config {
+    /// Every tensor of the model, in the order of the book's `state_dict()` (mask buffers left out:
+    /// the model builds its mask).
+    pub fn tensors(&self) -> Vec<TensorSpec> {
+        let width = self.embedding;
+        let mut list = Inventory(Vec::with_capacity(5 + 16 * self.layers));
+        list.add("tok_emb.weight", &[self.vocabulary, width], Initial::Normal);
+        list.add("pos_emb.weight", &[self.context, width], Initial::Normal);
+        for layer in 0..self.layers {
+            let block = format!("trf_blocks.{layer}");
+            for projection in ["W_query", "W_key", "W_value"] {
+                let name = format!("{block}.att.{projection}");
+                list.linear(&name, width, width, self.qkv_bias);
+            }
+            list.linear(&format!("{block}.att.out_proj"), width, width, true);
+            list.linear(&format!("{block}.ff.layers.0"), width, 4 * width, true);
+            list.linear(&format!("{block}.ff.layers.2"), 4 * width, width, true);
+            list.norm(&format!("{block}.norm1"), width);
+            list.norm(&format!("{block}.norm2"), width);
+        }
+        list.norm("final_norm", width);
+        list.linear("out_head", width, self.vocabulary, false);
+        list.0
+    }
+}
+
+struct Inventory(Vec<TensorSpec>);
+
+impl Inventory {
+    fn add(&mut self, name: impl Into<String>, shape: &[usize], initial: Initial) {
+        self.0.push(TensorSpec {
+            name: name.into(),
+            shape: shape.to_vec(),
+            initial,
+        });
+    }
+
+    fn linear(&mut self, name: &str, inputs: usize, outputs: usize, bias: bool) {
+        let initial = Initial::Uniform {
+            bound: 1.0 / (inputs as f64).sqrt(),
+        };
+        self.add(format!("{name}.weight"), &[outputs, inputs], initial);
+        if bias {
+            self.add(format!("{name}.bias"), &[outputs], initial);
+        }
+    }
+
+    fn norm(&mut self, name: &str, width: usize) {
+        self.add(format!("{name}.scale"), &[width], Initial::Ones);
+        self.add(format!("{name}.shift"), &[width], Initial::Zeros);
+    }
+}

@@ -1,0 +1,174 @@
+//! The layers GPT-2 is made of, in the layouts that a checkpoint stores, so that no loader has to
+//! transpose.
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Distribution, Int, Shape, Tensor};
+
+use crate::{Initial, TensorSpec};
+
+pub(super) type Matrix<B> = Param<Tensor<B, 2>>;
+pub(super) type Vector<B> = Param<Tensor<B, 1>>;
+
+/// Hands out lazy parameters in checkpoint order, so that shapes are written once: in the inventory.
+pub(super) struct Specs<'a, B: Backend> {
+    specs: std::slice::Iter<'a, TensorSpec>,
+    max_shard_elements: u64,
+    device: &'a B::Device,
+}
+
+impl<'a, B: Backend> Specs<'a, B> {
+    pub fn new(specs: &'a [TensorSpec], max_shard_elements: u64, device: &'a B::Device) -> Self {
+        Specs {
+            specs: specs.iter(),
+            max_shard_elements,
+            device,
+        }
+    }
+
+    fn next(&mut self) -> &'a TensorSpec {
+        self.specs.next().expect("the inventory lists every layer")
+    }
+
+    pub fn matrix(&mut self) -> Matrix<B> {
+        let spec = self.next();
+        lazy_param(spec.initial, spec.shape.clone(), self.device)
+    }
+
+    pub fn vector(&mut self) -> Vector<B> {
+        let spec = self.next();
+        lazy_param(spec.initial, spec.shape.clone(), self.device)
+    }
+
+    pub fn linear(&mut self, bias: bool) -> Linear<B> {
+        Linear {
+            weight: self.matrix(),
+            bias: bias.then(|| self.vector()),
+        }
+    }
+
+    pub fn norm(&mut self) -> LayerNorm<B> {
+        LayerNorm {
+            scale: self.vector(),
+            shift: self.vector(),
+        }
+    }
+
+    pub fn row_sharded(&mut self) -> RowSharded<B> {
+        let spec = self.next();
+        let (rows, columns) = (spec.shape[0], spec.shape[1]);
+        let most = ((self.max_shard_elements / columns as u64) as usize).clamp(1, rows);
+        let count = rows.div_ceil(most);
+        let height = rows.div_ceil(count);
+        let heights = (0..rows).step_by(height).map(|start| height.min(rows - start));
+        RowSharded {
+            shards: heights
+                .map(|height| lazy_param(spec.initial, vec![height, columns], self.device))
+                .collect(),
+        }
+    }
+}
+
+pub(super) fn lazy_param<B: Backend, const D: usize>(
+    initial: Initial,
+    shape: Vec<usize>,
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    let shape = Shape::from(shape);
+    let lazy_shape = shape.clone();
+    let initialise = move |device: &B::Device, require_grad: bool| {
+        let create = |shape: Shape| match initial {
+            Initial::Normal => Tensor::random(shape, Distribution::Normal(0.0, 1.0), device),
+            Initial::Uniform { bound } => {
+                Tensor::random(shape, Distribution::Uniform(-bound, bound), device)
+            }
+            Initial::Ones => Tensor::ones(shape, device),
+            Initial::Zeros => Tensor::zeros(shape, device),
+        };
+        // Parameters live as long as the model: CubeCL keeps such allocations at their exact size,
+        // where its general pools would round them up to pages (as Burn's own initialisers do).
+        B::memory_persistent_allocations(device, shape.clone(), create)
+            .set_require_grad(require_grad)
+    };
+    Param::uninitialized(ParamId::new(), initialise, device.clone(), true, lazy_shape)
+}
+
+/// `y = x Wᵀ + b`, with `W` stored `[outputs, inputs]` as PyTorch does.
+#[derive(Module, Debug)]
+pub(super) struct Linear<B: Backend> {
+    pub weight: Matrix<B>,
+    pub bias: Option<Vector<B>>,
+}
+
+impl<B: Backend> Linear<B> {
+    /// `[rows, inputs]` → `[rows, outputs]`. Two-dimensional on purpose: on a batched input Burn 0.21's
+    /// flex backend would copy the transposed weight.
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let y = x.matmul(self.weight.val().transpose());
+        match &self.bias {
+            Some(bias) => y + bias.val().unsqueeze(),
+            None => y,
+        }
+    }
+}
+
+/// Layer normalisation over the last dimension, with the biased variance and ε = 1e-5.
+#[derive(Module, Debug)]
+pub(super) struct LayerNorm<B: Backend> {
+    pub scale: Vector<B>,
+    pub shift: Vector<B>,
+}
+
+impl<B: Backend> LayerNorm<B> {
+    pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        const EPSILON: f64 = 1e-5;
+        let (variance, mean) = x.clone().var_mean_bias(2);
+        let normal = (x - mean) / (variance + EPSILON).sqrt();
+        normal * self.scale.val().unsqueeze() + self.shift.val().unsqueeze()
+    }
+}
+
+/// A table `[rows, columns]` kept as consecutive row shards.
+#[derive(Module, Debug)]
+pub(super) struct RowSharded<B: Backend> {
+    pub shards: Vec<Matrix<B>>,
+}
+
+impl<B: Backend> RowSharded<B> {
+    /// The rows `ids`: `[n]` → `[n, columns]`.
+    pub fn rows(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        if let [table] = &self.shards[..] {
+            return table.val().select(0, ids);
+        }
+        let mut start = 0;
+        let mut sum: Option<Tensor<B, 2>> = None;
+        for shard in &self.shards {
+            let table = shard.val();
+            let height = table.dims()[0];
+            let local = ids.clone() - start as i64;
+            let inside = local.clone().greater_equal_elem(0).int()
+                * local.clone().lower_elem(height as i64).int();
+            // Ids of other shards read some row of this one, and count for nothing.
+            let rows = table.select(0, local.clamp(0, height as i64 - 1));
+            let rows = rows * inside.float().unsqueeze_dim(1);
+            sum = Some(match sum {
+                Some(sum) => sum + rows,
+                None => rows,
+            });
+            start += height;
+        }
+        sum.expect("a table has at least one shard")
+    }
+
+    /// `x` against every row: `[n, columns]` → `[n, rows]`.
+    pub fn project(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let parts = self.shards.iter();
+        let mut parts: Vec<_> = parts
+            .map(|shard| x.clone().matmul(shard.val().transpose()))
+            .collect();
+        match parts.len() {
+            1 => parts.remove(0),
+            _ => Tensor::cat(parts, 1),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The Burn module and its forward.
+
+mod attention;
+mod block;
+mod layers;
+mod slots;
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Int, Tensor};
+
+use crate::Config;
+use block::Block;
+use layers::{LayerNorm, Matrix, RowSharded, Specs};
+pub use slots::{ShardMut, TensorMut};
+use slots::{Slot, Slots};
+
+/// GPT-2 on backend `B`. Created lazily: see [`Gpt2::lazy`].
+#[derive(Module, Debug)]
+pub struct Gpt2<B: Backend> {
+    tok_emb: RowSharded<B>,
+    pos_emb: Matrix<B>,
+    trf_blocks: Vec<Block<B>>,
+    final_norm: LayerNorm<B>,
+    out_head: RowSharded<B>,
+}
+
+impl<B: Backend> Gpt2<B> {
+    /// A model whose parameters hold no memory yet: each is initialised as [`TensorSpec::initial`]
+    /// says, on `device` and in the device's default float dtype, when it is first used, unless it is
+    /// assigned before ([`ShardMut::assign`]). This is what PyTorch calls the meta device.
+    ///
+    /// A vocabulary table of more than `max_shard_elements` elements is split into the fewest row
+    /// shards of nearly equal height that stay within it (never below one row a shard).
+    pub fn lazy(config: &Config, max_shard_elements: u64, device: &B::Device) -> Self {
+        let specs = config.tensors();
+        let mut specs = Specs::new(&specs, max_shard_elements, device);
+        Gpt2 {
+            tok_emb: specs.row_sharded(),
+            pos_emb: specs.matrix(),
+            trf_blocks: (0..config.layers)
+                .map(|_| Block::lazy(&mut specs, config))
+                .collect(),
+            final_norm: specs.norm(),
+            out_head: specs.row_sharded(),
+        }
+    }
+
+    /// Logits `[batch, sequence, vocabulary]` for the token ids `[batch, sequence]`.
+    pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+        let [batch, sequence] = tokens.dims();
+        let width = self.pos_emb.val().dims()[1];
+        let positions = self.pos_emb.val().narrow(0, 0, sequence).unsqueeze::<3>();
+        let embedded = self.tok_emb.rows(tokens.reshape([batch * sequence]));
+        let mut x = embedded.reshape([batch, sequence, width]) + positions;
+        for block in &self.trf_blocks {
+            x = block.forward(x);
+        }
+        let x = self.final_norm.forward(x).reshape([batch * sequence, width]);
+        let logits = self.out_head.project(x);
+        let vocabulary = logits.dims()[1];
+        logits.reshape([batch, sequence, vocabulary])
+    }
+
+    /// Every tensor of the checkpoint with the parameters that hold it, in checkpoint order.
+    ///
+    /// Nothing is initialised by asking. `config` must be the one that the model was created with.
+    ///
+    /// # Panics
+    ///
+    /// If `config` lists other tensors than the model has.
+    pub fn tensors_mut(&mut self, config: &Config) -> Vec<TensorMut<'_, B>> {
+        let mut slots = Slots::default();
+        slots.sharded(&mut self.tok_emb);
+        slots.tensor(Slot::Matrix(&mut self.pos_emb));
+        for block in &mut self.trf_blocks {
+            block.slots(&mut slots);
+        }
+        slots.norm(&mut self.final_norm);
+        slots.sharded(&mut self.out_head);
+        let specs = config.tensors();
+        assert_eq!(specs.len(), slots.0.len(), "the model has other dimensions");
+        let joined = specs.into_iter().zip(slots.0);
+        joined.map(|(spec, slots)| TensorMut::new(spec, slots)).collect()
+    }
+
+    /// Initialises every parameter that is still lazy, with random weights as [`TensorSpec::initial`]
+    /// says: what `GPTModel(config).to(device)` does in PyTorch. Calls `after` behind each parameter.
+    pub fn materialise(&mut self, config: &Config, mut after: impl FnMut()) {
+        for tensor in self.tensors_mut(config) {
+            for shard in &tensor.shards {
+                shard.initialise();
+                after();
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The checkpoint's state in the page cache before a run.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Whether the checkpoint lies in the page cache before a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheState {
+    /// At least 99 % of its pages.
+    Warm,
+    /// At most 1 % of its pages.
+    Cold,
+}
+
+impl CacheState {
+    /// Every state.
+    pub const ALL: [CacheState; 2] = [CacheState::Warm, CacheState::Cold];
+
+    fn is_reached(self, resident_fraction: f64) -> bool {
+        match self {
+            CacheState::Warm => resident_fraction >= 0.99,
+            CacheState::Cold => resident_fraction <= 0.01,
+        }
+    }
+
+    /// Brings the checkpoint at `path` into this state, and returns the resident fraction measured
+    /// afterwards (`None` where the platform cannot tell).
+    ///
+    /// # Errors
+    ///
+    /// If the files cannot be read, or the state is not reached.
+    pub fn establish(self, path: &Path) -> Result<Option<f64>, Error> {
+        let files = files_of(path)?;
+        for file in &files {
+            match self {
+                CacheState::Warm => read_through(file)?,
+                CacheState::Cold => drop_pages(file)?,
+            }
+        }
+        let fraction = resident_fraction(&files)?;
+        match fraction {
+            Some(fraction) if !self.is_reached(fraction) => Err(Error::Setup(format!(
+                "the checkpoint could not be made {self}: {:.1} % of it is in the page cache",
+                fraction * 100.0
+            ))),
+            _ => Ok(fraction),
+        }
+    }
+}
+
+impl fmt::Display for CacheState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CacheState::Warm => "warm",
+            CacheState::Cold => "cold",
+        })
+    }
+}
+
+impl FromStr for CacheState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = CacheState::ALL.into_iter().find(|state| state.to_string() == text);
+        known.ok_or_else(|| format!("unknown cache state `{text}`: use warm or cold"))
+    }
+}
+
+fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |error| Error::Setup(format!("{}: cannot be read: {error}", path.display()))
+}
+
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).map_err(unreadable(path))?;
+    let files: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    files.map_err(unreadable(path))
+}
+
+fn read_through(path: &Path) -> Result<(), Error> {
+    let mut file = File::open(path).map_err(unreadable(path))?;
+    let mut buffer = vec![0; 1 << 20];
+    while file.read(&mut buffer).map_err(unreadable(path))? > 0 {}
+    Ok(())
+}
+
+/// Clean pages that nobody maps leave the cache; dirty ones are written first.
+#[cfg(target_os = "linux")]
+fn drop_pages(path: &Path) -> Result<(), Error> {
+    let file = File::open(path).map_err(unreadable(path))?;
+    let _ = file.sync_all();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
+        .map_err(|error| unreadable(path)(error.into()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn drop_pages(_: &Path) -> Result<(), Error> {
+    Err(Error::Setup("a cold cache can be had on Linux only".to_owned()))
+}
+
+/// The fraction of the files' pages that are in the page cache.
+#[cfg(target_os = "linux")]
+fn resident_fraction(files: &[PathBuf]) -> Result<Option<f64>, Error> {
+    let page_bytes = rustix::param::page_size();
+    let (mut resident, mut all) = (0usize, 0usize);
+    for path in files {
+        let file = File::open(path).map_err(unreadable(path))?;
+        // SAFETY: no byte of the map is touched; only its pages are counted.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(unreadable(path))?;
+        let mut pages = vec![0u8; map.len().div_ceil(page_bytes)];
+        // SAFETY: the range is that of the map, which lives, and `pages` has a byte for each of its pages.
+        let answer =
+            unsafe { libc::mincore(map.as_ptr() as *mut _, map.len(), pages.as_mut_ptr()) };
+        if answer != 0 {
+            return Err(unreadable(path)(std::io::Error::last_os_error()));
+        }
+        resident += pages.iter().filter(|&&page| page & 1 == 1).count();
+        all += pages.len();
+    }
+    Ok((all > 0).then(|| resident as f64 / all as f64))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn resident_fraction(_: &[PathBuf]) -> Result<Option<f64>, Error> {
+    Ok(None)
+}

@@ -1,0 +1,204 @@
+//! Devices by name, and which of them this machine has.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{MemoryModel, RunSpec};
+
+/// A Burn backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BackendKind {
+    /// Pure Rust on the CPU; needs nothing.
+    Flex,
+    /// Any Vulkan driver.
+    Vulkan,
+    /// NVIDIA's driver.
+    Cuda,
+}
+
+impl BackendKind {
+    /// Every backend, compiled in or not.
+    pub const ALL: [BackendKind; 3] = [BackendKind::Flex, BackendKind::Vulkan, BackendKind::Cuda];
+
+    /// The name on the command line, in manifests and in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BackendKind::Flex => "flex",
+            BackendKind::Vulkan => "vulkan",
+            BackendKind::Cuda => "cuda",
+        }
+    }
+
+    /// Whose memory its tensors lie in.
+    pub const fn memory_model(self) -> MemoryModel {
+        match self {
+            BackendKind::Flex => MemoryModel::Unified,
+            BackendKind::Vulkan | BackendKind::Cuda => MemoryModel::Discrete,
+        }
+    }
+}
+
+/// A device: a backend, and which of its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeviceSpec {
+    /// The backend.
+    pub backend: BackendKind,
+    /// Its number among the backend's devices.
+    pub index: usize,
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.backend.name())?;
+        match self.index {
+            0 => Ok(()),
+            index => write!(f, ":{index}"),
+        }
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, index) = text.split_once(':').unwrap_or((text, "0"));
+        let backend = BackendKind::ALL.into_iter().find(|backend| backend.name() == name);
+        match (backend, index.parse()) {
+            (Some(backend), Ok(index)) => Ok(DeviceSpec { backend, index }),
+            _ => Err(format!(
+                "unknown device `{text}`: use auto, flex, vulkan, cuda, or vulkan:N or cuda:N"
+            )),
+        }
+    }
+}
+
+/// A device that a person could ask for: usable, or why not.
+#[derive(Debug, Clone)]
+pub struct DeviceReport {
+    /// Its name.
+    pub spec: DeviceSpec,
+    /// What it is, or why it cannot be used.
+    pub state: Result<String, String>,
+    /// Whether it is the CPU posing as a GPU.
+    pub is_software: bool,
+    /// Whether its memory lies in the host's RAM, and so counts against it.
+    pub is_in_host_memory: bool,
+}
+
+/// Looks for the devices of every backend. A backend without any appears once, with the reason.
+pub fn find_devices() -> Vec<DeviceReport> {
+    let mut devices = vec![DeviceReport {
+        spec: DeviceSpec {
+            backend: BackendKind::Flex,
+            index: 0,
+        },
+        state: Ok("Burn's pure-Rust CPU backend".to_owned()),
+        is_software: true,
+        is_in_host_memory: true,
+    }];
+    devices.extend(find_vulkan());
+    devices.extend(find_cuda());
+    devices
+}
+
+fn unusable(backend: BackendKind, reason: impl Into<String>) -> Vec<DeviceReport> {
+    vec![DeviceReport {
+        spec: DeviceSpec { backend, index: 0 },
+        state: Err(reason.into()),
+        is_software: false,
+        is_in_host_memory: false,
+    }]
+}
+
+#[cfg(feature = "vulkan")]
+fn find_vulkan() -> Vec<DeviceReport> {
+    let adapters = crate::platform::vulkan::adapters();
+    if adapters.is_empty() {
+        let reason = "no Vulkan driver was found (a software one: Debian's mesa-vulkan-drivers)";
+        return unusable(BackendKind::Vulkan, reason);
+    }
+    let report = |(index, adapter): (usize, crate::platform::vulkan::Adapter)| DeviceReport {
+        spec: DeviceSpec {
+            backend: BackendKind::Vulkan,
+            index,
+        },
+        state: Ok(format!("{}, {}", adapter.name, adapter.driver)),
+        is_software: adapter.is_software,
+        is_in_host_memory: adapter.is_software,
+    };
+    adapters.into_iter().enumerate().map(report).collect()
+}
+
+#[cfg(not(feature = "vulkan"))]
+fn find_vulkan() -> Vec<DeviceReport> {
+    unusable(BackendKind::Vulkan, "this program was built without it")
+}
+
+#[cfg(feature = "cuda")]
+fn find_cuda() -> Vec<DeviceReport> {
+    let gpus = match crate::platform::cuda::gpus() {
+        Ok(gpus) => gpus,
+        Err(reason) => return unusable(BackendKind::Cuda, reason),
+    };
+    let report = |(index, gpu): (usize, crate::platform::cuda::Gpu)| DeviceReport {
+        spec: DeviceSpec {
+            backend: BackendKind::Cuda,
+            index,
+        },
+        state: Ok(format!("{}, {} MiB", gpu.name, gpu.memory_bytes >> 20)),
+        is_software: false,
+        is_in_host_memory: false,
+    };
+    gpus.into_iter().enumerate().map(report).collect()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn find_cuda() -> Vec<DeviceReport> {
+    unusable(BackendKind::Cuda, "this program was built without it")
+}
+
+/// Calls `$then::<E, B>($spec)` with the backend that the run asks for.
+pub(crate) fn dispatch<E: crate::Experiment>(spec: &RunSpec) -> Result<crate::Outcome, crate::Error> {
+    use crate::worker::execute_on;
+    match spec.device.backend {
+        BackendKind::Flex => execute_on::<E, crate::Host>(spec),
+        #[cfg(feature = "vulkan")]
+        BackendKind::Vulkan => execute_on::<E, burn_wgpu::Vulkan>(spec),
+        #[cfg(feature = "cuda")]
+        BackendKind::Cuda => execute_on::<E, burn_cuda::Cuda>(spec),
+        #[allow(unreachable_patterns)]
+        _ => Err(crate::Error::Device {
+            device: spec.device.to_string(),
+            reason: "this program was built without it".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_survives_being_printed_and_parsed() {
+        for text in ["flex", "vulkan", "cuda", "cuda:3"] {
+            assert_eq!(text.parse::<DeviceSpec>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_unknown_device_is_refused_with_the_known_ones() {
+        for text in ["gpu", "cuda:", "cuda:x", ""] {
+            let error = text.parse::<DeviceSpec>().unwrap_err();
+            assert!(error.contains("vulkan:N"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_backend_is_reported_and_flex_is_usable() {
+        let devices = find_devices();
+        for backend in BackendKind::ALL {
+            assert!(devices.iter().any(|device| device.spec.backend == backend));
+        }
+        assert!(devices[0].state.is_ok());
+    }
+}

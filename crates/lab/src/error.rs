@@ -1,0 +1,48 @@
+//! Why a run did not end with a loaded model.
+
+/// An error of a run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The checkpoint could not be opened or read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The device is not there, or refused.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// Which one.
+        device: String,
+        /// What it answered.
+        reason: String,
+    },
+    /// A tensor is larger than the device can bind. Asking for it all the same would panic in another
+    /// thread of CubeCL 0.10, and later reads would return other tensors' bytes.
+    #[error("a tensor of {bytes} bytes is over the device's limit of {limit} bytes")]
+    TensorTooLarge {
+        /// The tensor's size.
+        bytes: u64,
+        /// The largest allocation of the device.
+        limit: u64,
+    },
+    /// Memory ran out.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// The loaded model is not what the checkpoint holds.
+    #[error("verification failed: {0}")]
+    Verification(String),
+    /// The run could not be set up as asked.
+    #[error("{0}")]
+    Setup(String),
+}
+
+impl Error {
+    /// An error whose text came out of a panic: CubeCL reports exhausted devices that way.
+    pub(crate) fn from_panic(message: String) -> Error {
+        let lower = message.to_lowercase();
+        let signs = ["out of memory", "outofmemory", "out_of_memory", "bufferto", "allocat"];
+        if signs.iter().any(|sign| lower.contains(sign)) {
+            Error::OutOfMemory(message)
+        } else {
+            Error::Setup(message)
+        }
+    }
+}

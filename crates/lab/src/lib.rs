@@ -1,0 +1,39 @@
+//! What a loading experiment is written against, and what measures it.
+//!
+//! ```text
+//!  Experiment ──declares── name, summary, what it reads, its memory contract
+//!      │
+//!      └─load(&Run<B>)─▶ Gpt2<B>          Run: device, dtype, checkpoint, reads, uploads, phases
+//!                                          Recorder: what was held while it loaded
+//!  worker::execute(RunSpec) ─▶ Outcome    one run, in a process of its own: open the device, warm up,
+//!                                          set the cache state, load, read the marks, verify
+//! ```
+//!
+//! An experiment is generic over [`Platform`], a Burn backend with what Burn does not forward: the
+//! memory in use on the device, its limits, and a read-back in pieces. Flex is always there, because
+//! host memory always is; `vulkan` and `cuda` are features. Forward and verification are compiled here,
+//! once per backend, so that an edited experiment does not pay for them.
+#![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+
+mod cache;
+mod devices;
+mod error;
+mod experiment;
+pub mod meter;
+mod outcome;
+mod platform;
+mod reference;
+mod run;
+mod verify;
+pub mod worker;
+
+pub use cache::CacheState;
+pub use devices::{BackendKind, DeviceReport, DeviceSpec, find_devices};
+pub use error::Error;
+pub use experiment::{Contract, Experiment, Footprint, MemoryModel, Reads, Registered};
+pub use meter::{Phase, Sample};
+pub use outcome::{Outcome, Status};
+pub use platform::{Host, Platform};
+pub use reference::{REFERENCE_TOKENS, logits_tolerance, read_logits, write_logits};
+pub use run::Run;
+pub use worker::RunSpec;

@@ -1,0 +1,79 @@
+//! What the kernel says of this process. Linux; elsewhere nothing can be told, and nothing is.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+
+/// The process's memory, from `/proc/self/status`, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessMemory {
+    /// Resident set (`VmRSS`).
+    pub rss_bytes: u64,
+    /// Its high-water mark (`VmHWM`).
+    pub rss_peak_bytes: u64,
+    /// Anonymous pages (`RssAnon`).
+    pub anon_bytes: u64,
+    /// Pages of mapped files (`RssFile`).
+    pub file_bytes: u64,
+    /// Shared memory (`RssShmem`): where a software Vulkan driver keeps its buffers.
+    pub shared_bytes: u64,
+}
+
+impl ProcessMemory {
+    /// Reads it now.
+    pub fn now() -> Option<ProcessMemory> {
+        Reader::open()?.read()
+    }
+
+    /// Starts the high-water mark of the resident set over from its present value. Says whether the
+    /// kernel did so.
+    pub fn reset_peak() -> bool {
+        // The mark that belongs to exec'ed children's `ru_maxrss` is another one, and not used here.
+        let file = File::options().write(true).open("/proc/self/clear_refs");
+        file.and_then(|mut file| file.write_all(b"5")).is_ok()
+    }
+
+    /// Bytes that the process's read calls have returned so far (`rchar` of `/proc/self/io`).
+    pub fn bytes_read() -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/self/io").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("rchar:"))?;
+        line.trim().parse().ok()
+    }
+}
+
+/// Reads `/proc/self/status` again and again, without allocating.
+pub(super) struct Reader {
+    file: File,
+    buffer: [u8; 4096],
+}
+
+impl Reader {
+    pub fn open() -> Option<Reader> {
+        let file = File::open("/proc/self/status").ok()?;
+        Some(Reader {
+            file,
+            buffer: [0; 4096],
+        })
+    }
+
+    pub fn read(&mut self) -> Option<ProcessMemory> {
+        self.file.rewind().ok()?;
+        let length = self.file.read(&mut self.buffer).ok()?;
+        parse(&self.buffer[..length])
+    }
+}
+
+fn parse(status: &[u8]) -> Option<ProcessMemory> {
+    let status = std::str::from_utf8(status).ok()?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kibibytes * 1024)
+    };
+    Some(ProcessMemory {
+        rss_bytes: field("VmRSS:")?,
+        rss_peak_bytes: field("VmHWM:")?,
+        anon_bytes: field("RssAnon:")?,
+        file_bytes: field("RssFile:")?,
+        shared_bytes: field("RssShmem:")?,
+    })
+}

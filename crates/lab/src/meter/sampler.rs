@@ -1,0 +1,165 @@
+//! The sampled host instrument: a thread that looks every few milliseconds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::process::Reader;
+use super::{Phase, ProcessMemory, Sample};
+
+const PERIOD: Duration = Duration::from_millis(2);
+/// Room for the samples, taken before the load so that it is not counted in it. When it is full, every
+/// other sample is dropped and the period doubles.
+const CAPACITY: usize = 1 << 13;
+/// A timeline has at most this many samples: each the highest of its slice of time.
+const TIMELINE_SAMPLES: usize = 240;
+/// Stands for "no device memory of its own".
+const ABSENT: u64 = u64::MAX;
+
+/// What the loading thread tells the sampler.
+pub(super) struct Shared {
+    phase: AtomicU8,
+    device_in_use_bytes: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    pub fn new(phase: Phase) -> Arc<Shared> {
+        Arc::new(Shared {
+            phase: AtomicU8::new(phase as u8),
+            device_in_use_bytes: AtomicU64::new(ABSENT),
+            stop: AtomicBool::new(false),
+        })
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+    }
+
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[self.phase.load(Relaxed) as usize]
+    }
+
+    pub fn set_device_in_use(&self, bytes: u64) {
+        self.device_in_use_bytes.store(bytes, Relaxed);
+    }
+
+    fn device_in_use(&self) -> Option<u64> {
+        Some(self.device_in_use_bytes.load(Relaxed)).filter(|&bytes| bytes != ABSENT)
+    }
+}
+
+/// What the samples amount to, above the baseline.
+pub(super) struct Sampled {
+    pub anon_peak_bytes: u64,
+    pub file_peak_bytes: u64,
+    pub shared_peak_bytes: u64,
+    pub timeline: Vec<Sample>,
+}
+
+pub(super) struct Sampler {
+    thread: JoinHandle<Sampled>,
+    shared: Arc<Shared>,
+}
+
+impl Sampler {
+    /// Starts sampling, or does not where `/proc` cannot be read.
+    pub fn start(shared: Arc<Shared>, baseline: ProcessMemory) -> Option<Sampler> {
+        let reader = Reader::open()?;
+        let samples = Vec::with_capacity(CAPACITY);
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("sampler".to_owned())
+            .spawn(move || sample(reader, &for_thread, baseline, samples))
+            .ok()?;
+        Some(Sampler { thread, shared })
+    }
+
+    pub fn stop(self) -> Option<Sampled> {
+        self.shared.stop.store(true, Relaxed);
+        self.thread.join().ok()
+    }
+}
+
+fn sample(
+    mut reader: Reader,
+    shared: &Shared,
+    baseline: ProcessMemory,
+    mut samples: Vec<Sample>,
+) -> Sampled {
+    let start = Instant::now();
+    let mut period = PERIOD;
+    let mut peak = ProcessMemory::default();
+    loop {
+        // The order matters: the last sample is taken after the load has ended.
+        let stop = shared.stop.load(Relaxed);
+        if let Some(memory) = reader.read() {
+            peak.anon_bytes = peak.anon_bytes.max(memory.anon_bytes);
+            peak.file_bytes = peak.file_bytes.max(memory.file_bytes);
+            peak.shared_bytes = peak.shared_bytes.max(memory.shared_bytes);
+            if samples.len() == CAPACITY {
+                let mut keep = false;
+                samples.retain(|_| {
+                    keep = !keep;
+                    keep
+                });
+                period *= 2;
+            }
+            samples.push(Sample {
+                time_seconds: start.elapsed().as_secs_f64(),
+                phase: shared.phase(),
+                host_anon_bytes: memory.anon_bytes.saturating_sub(baseline.anon_bytes),
+                host_file_bytes: memory.file_bytes.saturating_sub(baseline.file_bytes),
+                device_in_use_bytes: shared.device_in_use(),
+            });
+        }
+        if stop {
+            break;
+        }
+        std::thread::sleep(period);
+    }
+    Sampled {
+        anon_peak_bytes: peak.anon_bytes.saturating_sub(baseline.anon_bytes),
+        file_peak_bytes: peak.file_bytes.saturating_sub(baseline.file_bytes),
+        shared_peak_bytes: peak.shared_bytes.saturating_sub(baseline.shared_bytes),
+        timeline: thin(&samples),
+    }
+}
+
+/// At most [`TIMELINE_SAMPLES`] of the samples, with every peak among them: of each slice the one with
+/// the most memory, and the first and the last of all.
+fn thin(samples: &[Sample]) -> Vec<Sample> {
+    let total = |sample: &Sample| {
+        sample.host_anon_bytes + sample.host_file_bytes + sample.device_in_use_bytes.unwrap_or(0)
+    };
+    let [first, middle @ .., last] = samples else {
+        return samples.to_vec();
+    };
+    let slice = middle.len().div_ceil(TIMELINE_SAMPLES - 2).max(1);
+    let highest = middle.chunks(slice).filter_map(|slice| slice.iter().max_by_key(|s| total(s)));
+    let ends = (std::iter::once(first), std::iter::once(last));
+    ends.0.chain(highest).chain(ends.1).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thinned_timeline_keeps_its_peak_and_its_ends() {
+        let at = |index: usize| Sample {
+            time_seconds: index as f64,
+            phase: Phase::Read,
+            host_anon_bytes: if index == 777 { 9 } else { 1 },
+            host_file_bytes: 0,
+            device_in_use_bytes: None,
+        };
+        let samples: Vec<_> = (0..5000).map(at).collect();
+        let timeline = thin(&samples);
+        assert!(timeline.len() <= TIMELINE_SAMPLES);
+        assert_eq!(timeline.iter().map(|s| s.host_anon_bytes).max(), Some(9));
+        assert_eq!(timeline[0].time_seconds, 0.0);
+        assert_eq!(timeline.last().unwrap().time_seconds, 4999.0);
+    }
+}

@@ -1,0 +1,72 @@
+//! Burn backends, with what Burn 0.21 does not forward: limits, memory in use, read-back in pieces.
+
+#[cfg(feature = "cubecl")]
+mod cubecl;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+mod flex;
+mod forward;
+#[cfg(feature = "vulkan")]
+pub(crate) mod vulkan;
+
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+use gpt2::Gpt2;
+
+use crate::meter::DeviceMemory;
+use crate::{Error, MemoryModel};
+
+/// The backend of host memory: Burn's pure-Rust CPU backend.
+pub type Host = burn_flex::Flex;
+
+/// A backend that experiments run on. Implemented for flex, and by features for Vulkan and CUDA.
+pub trait Platform: Backend {
+    /// Whose memory its tensors lie in.
+    const MEMORY: MemoryModel;
+
+    /// Opens the device with this number, once in a process.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device, or its driver is missing.
+    fn open(index: usize) -> Result<Self::Device, Error>;
+
+    /// The largest tensor that the device can bind, in bytes; `None` where only memory limits it.
+    fn max_tensor_bytes(device: &Self::Device) -> Option<u64>;
+
+    /// Memory held on the device by this thread's work; `None` on unified memory. Waits until the device's
+    /// queue has taken what was submitted before.
+    fn memory(device: &Self::Device) -> Option<DeviceMemory>;
+
+    /// Waits until everything submitted has happened.
+    ///
+    /// # Errors
+    ///
+    /// If the device reports one.
+    fn finish(device: &Self::Device) -> Result<(), Error>;
+
+    /// Hands out a tensor's bytes in order, in pieces that are small against the tensor.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot be read.
+    fn read_back(tensor: Tensor<Self, 1>, each: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
+
+    /// The logits of one sequence of token ids, row after row, in f32.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot be read.
+    fn logits(
+        model: &Gpt2<Self>,
+        tokens: &[i32],
+        device: &Self::Device,
+    ) -> Result<Vec<f32>, Error>;
+
+    /// Whether a first forward takes so long (compiling its kernels in software) that it is worth one
+    /// run in many.
+    fn compiles_in_software(device: &Self::Device) -> bool {
+        let _ = device;
+        false
+    }
+}

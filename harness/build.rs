@@ -1,0 +1,70 @@
+//! Writes the registry of experiments from this crate's own dependency list, and notes the versions that
+//! a record of the machine names.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+/// The crates whose versions decide what is measured.
+const VERSIONED: [&str; 9] = [
+    "burn",
+    "burn-cuda",
+    "burn-flex",
+    "burn-wgpu",
+    "cubecl",
+    "cudarc",
+    "memmap2",
+    "safetensors",
+    "wgpu",
+];
+
+fn main() {
+    let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
+    let out = Path::new(&out);
+    for input in ["build.rs", "Cargo.toml", "../Cargo.lock"] {
+        println!("cargo::rerun-if-changed={input}");
+    }
+    std::fs::write(out.join("registry.rs"), registry()).expect("OUT_DIR can be written");
+    std::fs::write(out.join("versions.rs"), versions()).expect("OUT_DIR can be written");
+}
+
+fn read(path: &str) -> toml::Table {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.parse().unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// `&[Registered::of::<init_only::InitOnly>(), …]` for every dependency under `experiments/`.
+fn registry() -> String {
+    let manifest = read("Cargo.toml");
+    let dependencies = manifest["dependencies"].as_table().expect("[dependencies] is a table");
+    let mut entries = String::new();
+    for (name, dependency) in dependencies {
+        let path = dependency.get("path").and_then(|path| path.as_str()).unwrap_or_default();
+        if path.starts_with("../experiments/") {
+            let module = name.replace('-', "_");
+            let capitalised = |word: &str| word[..1].to_uppercase() + &word[1..];
+            let unit: String = name.split('-').map(capitalised).collect();
+            writeln!(entries, "    Registered::of::<{module}::{unit}>(),").expect("a string grows");
+        }
+    }
+    format!("&[\n{entries}]\n")
+}
+
+/// `&[("burn", "0.21.0"), …, ("rustc", "1.95.0 …")]`
+fn versions() -> String {
+    let lock = read("../Cargo.lock");
+    let packages = lock["package"].as_array().expect("[[package]] is an array");
+    let mut entries = String::new();
+    for name in VERSIONED {
+        let package = packages.iter().find(|package| package["name"].as_str() == Some(name));
+        if let Some(version) = package.and_then(|package| package["version"].as_str()) {
+            writeln!(entries, "    ({name:?}, {version:?}),").expect("a string grows");
+        }
+    }
+    let rustc = std::env::var("RUSTC").expect("cargo sets RUSTC");
+    let rustc = Command::new(rustc).arg("--version").output().expect("rustc runs");
+    let rustc = String::from_utf8_lossy(&rustc.stdout);
+    let rustc = rustc.trim().trim_start_matches("rustc ");
+    writeln!(entries, "    (\"rustc\", {rustc:?}),").expect("a string grows");
+    format!("&[\n{entries}]\n")
+}

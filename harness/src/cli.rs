@@ -1,0 +1,141 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use checkpoint::{Dtype, Format};
+use clap::{Args, Parser, Subcommand};
+use gpt2::Size;
+
+use crate::exit;
+use crate::worker::WorkerArgs;
+
+/// Runs loading experiments in fresh processes, records what they held, and shows it.
+#[derive(Parser)]
+#[command(version, about, after_help = exit::CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// List experiments, sizes, and the devices found, with why others are not usable
+    List,
+    /// Tell versions, devices, memory and disk of this machine
+    Doctor(StoreArgs),
+    /// Make the checkpoints of sizes, or check and digest one of your own
+    Prepare(PrepareArgs),
+    /// Run a manifest, record every run, and show the results
+    Run(RunArgs),
+    /// Draw the charts of recorded results again
+    Plot(PlotArgs),
+    /// Bring the generated parts of README.md up to date
+    #[command(hide = true)]
+    Readme(ReadmeArgs),
+    /// Make one run in this process and print its outcome as JSON
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+    /// Compute a checkpoint's reference logits
+    #[command(hide = true)]
+    Reference(ReferenceArgs),
+}
+
+/// Where checkpoints are kept.
+#[derive(Debug, Clone, Args)]
+pub struct StoreArgs {
+    /// Folder that checkpoints are kept in
+    #[arg(long, default_value = "checkpoints", value_name = "DIR")]
+    pub checkpoints: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct PrepareArgs {
+    /// Sizes to prepare: small, medium, large, xl, or free-form such as v257-c64-e48-l2-h4
+    #[arg(long = "size", value_name = "SIZE", required_unless_present = "from")]
+    pub sizes: Vec<Size>,
+    /// Dtype of the weights
+    #[arg(long, default_value = "f32")]
+    pub dtype: Dtype,
+    /// Formats to write
+    #[arg(long = "format", value_name = "FORMAT", default_values = ["safetensors", "pth", "per-tensor"])]
+    pub formats: Vec<Format>,
+    /// A checkpoint of your own: it is checked, digested, and written in the formats it does not have
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Manifest to run: a file, or the name of one in harness/manifests
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// Only these experiments of the manifest
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// These sizes instead of the manifest's
+    #[arg(long = "size", value_name = "SIZE", value_delimiter = ',')]
+    pub sizes: Vec<Size>,
+    /// These devices instead of the manifest's: auto, flex, vulkan[:N], cuda[:N]
+    #[arg(long = "device", value_name = "DEVICE", value_delimiter = ',')]
+    pub devices: Vec<String>,
+    /// This number of repeats instead of the manifest's
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeats: Option<u32>,
+    /// Load this checkpoint of yours instead of prepared ones: safetensors, a .pth of torch.save, or a folder
+    /// of per-tensor safetensors files; its size is read off it
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// Compare logits with the tensor `logits` [1, 3, vocabulary] of this file (safetensors, or a .pth of
+    /// {"logits": …}) instead of computing a reference
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+    /// Write the logits of every run's first forward on [[1, 2, 3]] to <results>/logits
+    #[arg(long)]
+    pub save_logits: bool,
+    /// Folder of the results
+    #[arg(long, value_name = "DIR", help = "Folder of the results [default: results/<machine>/<manifest>]")]
+    pub out: Option<PathBuf>,
+    /// Folder of the charts
+    #[arg(long, value_name = "DIR", help = "Folder of the charts [default: plots/<machine>/<manifest>, or <out>/plots]")]
+    pub plots: Option<PathBuf>,
+    /// Call the machine this instead of what is detected
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Keep what is recorded, and run what is missing
+    #[arg(long)]
+    pub resume: bool,
+    /// Print the plan with predicted peaks, disk and time, and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    /// Folder of results
+    #[arg(value_name = "DIR")]
+    pub results: PathBuf,
+    /// Folder of the charts
+    #[arg(long, value_name = "DIR", help = "Folder of the charts [default: as `run` chooses it]")]
+    pub plots: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReadmeArgs {
+    /// The file to bring up to date
+    #[arg(default_value = "README.md")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct ReferenceArgs {
+    #[arg(long)]
+    pub checkpoint: PathBuf,
+    #[arg(long)]
+    pub size: Size,
+    #[arg(long)]
+    pub to: PathBuf,
+}

@@ -1,0 +1,32 @@
+//! `harness`: loading experiments, run and measured. Each run is a fresh process: this program started
+//! again with its hidden `worker` command.
+
+mod charts;
+mod checkpoints;
+mod cli;
+mod commands;
+mod executor;
+mod exit;
+mod interrupt;
+mod machine;
+mod manifest;
+mod plan;
+mod readme;
+mod record;
+mod registry;
+mod suggest;
+mod summary;
+mod table;
+mod units;
+mod worker;
+
+use clap::Parser;
+
+/// Counts every Rust allocation, in the worker as in the rest.
+#[global_allocator]
+static ALLOCATOR: lab::meter::CountingAllocator = lab::meter::CountingAllocator;
+
+fn main() -> std::process::ExitCode {
+    let command = cli::Cli::parse().command;
+    exit::report(commands::execute(command))
+}

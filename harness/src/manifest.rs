@@ -1,0 +1,293 @@
+//! The manifest: what is to be run, read from TOML and checked before anything runs.
+
+use std::ops::Range;
+use std::path::Path;
+use std::str::FromStr;
+
+use checkpoint::{Dtype, Format};
+use gpt2::Size;
+use lab::{CacheState, DeviceSpec};
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::exit::Ended;
+use crate::suggest::did_you_mean;
+use crate::units::ByteSize;
+use crate::registry;
+
+/// A checked manifest.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// The file's name without its extension; names the folder of the results.
+    pub name: String,
+    /// BLAKE3 would do; SHA-256 is what people have tools for.
+    pub digest: String,
+    pub experiments: Vec<&'static str>,
+    pub sizes: Vec<Size>,
+    pub devices: Devices,
+    pub dtypes: Vec<Dtype>,
+    pub cache_states: Vec<CacheState>,
+    pub format: Format,
+    pub repeats: u32,
+    pub order: Order,
+    pub seed: u64,
+    pub limits: Limits,
+}
+
+/// Which devices to run on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Devices {
+    /// Every usable one.
+    Auto,
+    These(Vec<DeviceSpec>),
+}
+
+/// In which order runs follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Each repeat runs every experiment of a size before the next repeat begins, in a seeded order: what
+    /// drifts on the machine then falls on all techniques alike.
+    Interleaved,
+    /// All repeats of an experiment behind each other.
+    Grouped,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub timeout_seconds: u64,
+    pub min_free_disk_bytes: u64,
+}
+
+/// The file as written. Spans say where a wrong word stands.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    matrix: Matrix,
+    #[serde(default)]
+    limits: LimitsTable,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Matrix {
+    experiments: Vec<Spanned<String>>,
+    sizes: Vec<Spanned<String>>,
+    #[serde(default)]
+    devices: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    dtypes: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    cache: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    format: Option<Spanned<String>>,
+    #[serde(default)]
+    repeats: Option<Spanned<u32>>,
+    #[serde(default)]
+    order: Option<Order>,
+    #[serde(default)]
+    seed: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct LimitsTable {
+    timeout_seconds: Option<Spanned<u64>>,
+    min_free_disk: Option<ByteSize>,
+}
+
+impl Manifest {
+    /// Reads and checks the manifest at `path`.
+    pub fn load(path: &Path) -> anyhow::Result<Manifest> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Ended::Usage(format!("{}: the manifest cannot be read: {error}", path.display()))
+        })?;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Manifest::parse(name, &path.display().to_string(), &text).map_err(Ended::Usage)?)
+    }
+
+    /// A manifest's text, checked. `shown_path` is for messages.
+    pub fn parse(name: String, shown_path: &str, text: &str) -> Result<Manifest, String> {
+        let at = |span: Range<usize>, message: String| {
+            let line = 1 + text[..span.start.min(text.len())].matches('\n').count();
+            format!("{shown_path}:{line}: {message}")
+        };
+        let file: File = toml::from_str(text).map_err(|error| {
+            let span = error.span().unwrap_or(0..0);
+            at(span, explain(error.message()))
+        })?;
+        let matrix = file.matrix;
+
+        let experiments = if let [all] = &matrix.experiments[..]
+            && all.get_ref() == "all"
+        {
+            registry::EXPERIMENTS.iter().map(|experiment| experiment.name).collect()
+        } else {
+            let find = |name: &str| {
+                let found = registry::find(name).map(|experiment| experiment.name);
+                found.ok_or_else(|| unknown("experiment", name, experiment_names()))
+            };
+            checked(&matrix.experiments, find, &at)?
+        };
+        let sizes = checked(
+            &matrix.sizes,
+            |text| {
+                let named = Size::NAMED.map(|size| size.to_string());
+                let near = did_you_mean(text, named.iter().map(String::as_str));
+                text.parse::<Size>().map_err(|error| format!("{error}{near}"))
+            },
+            &at,
+        )?;
+        let devices = match matrix.devices.as_deref() {
+            None => Devices::Auto,
+            Some([only]) if only.get_ref() == "auto" => Devices::Auto,
+            Some(devices) => Devices::These(checked(devices, parse_device, &at)?),
+        };
+        let dtypes = matrix.dtypes.as_deref().map(|dtypes| checked(dtypes, parse, &at));
+        let cache_states = matrix.cache.as_deref().map(|states| checked(states, parse, &at));
+        let format = match &matrix.format {
+            None => Format::Safetensors,
+            Some(format) => match parse(format.get_ref()) {
+                Ok(Format::PerTensor) => {
+                    let message = "`per-tensor` is what the experiment per-tensor reads anyway: \
+                                   the format of the others is safetensors or pth";
+                    return Err(at(format.span(), message.to_owned()));
+                }
+                Ok(format) => format,
+                Err(message) => return Err(at(format.span(), message)),
+            },
+        };
+        let positive = |what: &str, value: Option<(u64, Range<usize>)>, default| match value {
+            Some((0, span)) => Err(at(span, format!("{what} must be at least 1"))),
+            Some((value, _)) => Ok(value),
+            None => Ok(default),
+        };
+        let repeats = matrix.repeats.map(|repeats| (u64::from(*repeats.get_ref()), repeats.span()));
+        let timeout = file.limits.timeout_seconds;
+        let timeout = timeout.map(|timeout| (*timeout.get_ref(), timeout.span()));
+        Ok(Manifest {
+            name,
+            digest: sha256(text),
+            experiments,
+            sizes,
+            devices,
+            dtypes: dtypes.transpose()?.unwrap_or_else(|| vec![Dtype::F32]),
+            cache_states: cache_states.transpose()?.unwrap_or_else(|| vec![CacheState::Warm]),
+            format,
+            repeats: positive("repeats", repeats, 3)? as u32,
+            order: matrix.order.unwrap_or(Order::Interleaved),
+            seed: u64::from(matrix.seed.unwrap_or(1)),
+            limits: Limits {
+                timeout_seconds: positive("timeout_seconds", timeout, 600)?,
+                min_free_disk_bytes: file.limits.min_free_disk.map_or(1 << 30, |size| size.0),
+            },
+        })
+    }
+}
+
+fn parse<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
+    text.parse()
+}
+
+/// A device by name, with the nearest valid one where it is none.
+pub fn parse_device(text: &str) -> Result<DeviceSpec, String> {
+    let near = did_you_mean(text, ["auto", "flex", "vulkan", "cuda"]);
+    text.parse().map_err(|error| format!("{error}{near}"))
+}
+
+/// The names of all experiments.
+pub fn experiment_names() -> impl Iterator<Item = &'static str> {
+    registry::EXPERIMENTS.iter().map(|experiment| experiment.name)
+}
+
+/// What is said of an unknown word.
+pub fn unknown(what: &str, word: &str, known: impl Iterator<Item = &'static str>) -> String {
+    let known: Vec<_> = known.collect();
+    let near = did_you_mean(word, known.iter().copied());
+    format!("unknown {what} `{word}`{near} (known: {})", known.join(", "))
+}
+
+fn checked<T: PartialEq>(
+    words: &[Spanned<String>],
+    parse: impl Fn(&str) -> Result<T, String>,
+    at: &impl Fn(Range<usize>, String) -> String,
+) -> Result<Vec<T>, String> {
+    let mut values = Vec::with_capacity(words.len());
+    for word in words {
+        let value = parse(word.get_ref()).map_err(|message| at(word.span(), message))?;
+        if values.contains(&value) {
+            return Err(at(word.span(), format!("`{}` stands here twice", word.get_ref())));
+        }
+        values.push(value);
+    }
+    match values.is_empty() {
+        // The list's own place is not known; the table's keys are few.
+        true => Err(at(0..0, "a list in [matrix] is empty: there is nothing to run".to_owned())),
+        false => Ok(values),
+    }
+}
+
+/// Adds the nearest valid key to serde's message about an unknown one.
+fn explain(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    match quoted.next() {
+        Some(word) if message.starts_with("unknown field") => {
+            let known: Vec<_> = quoted.collect();
+            let near = did_you_mean(word, known.iter().copied());
+            format!("unknown key `{word}`{near} (known: {})", known.join(", "))
+        }
+        Some(word) if message.starts_with("unknown variant") => {
+            let known: Vec<_> = quoted.collect();
+            let near = did_you_mean(word, known.iter().copied());
+            format!("unknown value `{word}`{near} (known: {})", known.join(", "))
+        }
+        _ => message.to_owned(),
+    }
+}
+
+fn sha256(text: &str) -> String {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(text.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Manifest, String> {
+        Manifest::parse("test".to_owned(), "test.toml", text)
+    }
+
+    #[test]
+    fn a_short_manifest_gets_the_defaults() {
+        let text = "[matrix]\nexperiments = ['all']\nsizes = ['small', 'v9-c8-e4-l1-h2']\n";
+        let manifest = parse(text).unwrap();
+        assert_eq!(manifest.experiments.len(), registry::EXPERIMENTS.len());
+        assert_eq!(manifest.devices, Devices::Auto);
+        assert_eq!((manifest.repeats, manifest.order), (3, Order::Interleaved));
+        assert_eq!(manifest.dtypes, [Dtype::F32]);
+    }
+
+    #[test]
+    fn a_wrong_word_is_named_with_its_line_and_the_nearest_valid_one() {
+        let cases = [
+            ("experiments = ['naiv']\nsizes = ['small']", ":2: unknown experiment `naiv`; did you mean `naive`?"),
+            ("experiments = ['all']\nsizes = ['smal']", ":3: unknown size `smal`"),
+            ("experiments = ['all']\nsizes = ['smal']", "did you mean `small`?"),
+            ("experiments = ['all']\nsizes = ['small']\ndevices = ['vulcan']", ":4: unknown device `vulcan`"),
+            ("experiments = ['all']\nsizes = ['small']\nrepeat = 3", ":4: unknown key `repeat`; did you mean `repeats`?"),
+            ("experiments = ['all']\nsizes = ['small']\nrepeats = 0", ":4: repeats must be at least 1"),
+            ("experiments = ['all']\nsizes = ['small']\norder = 'interleavd'", "did you mean `interleaved`?"),
+            ("experiments = ['all']\nsizes = ['small', 'small']", ":3: `small` stands here twice"),
+            ("experiments = ['all']\nsizes = ['small']\nformat = 'per-tensor'", ":4: `per-tensor`"),
+            ("experiments = []\nsizes = ['small']", "nothing to run"),
+            ("experiments = ['all'", "test.toml:"),
+        ];
+        for (body, expected) in cases {
+            let error = parse(&format!("[matrix]\n{body}\n")).unwrap_err();
+            assert!(error.contains(expected), "{error}\nshould contain {expected}");
+            assert!(error.starts_with("test.toml:"), "{error}");
+        }
+    }
+}

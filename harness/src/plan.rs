@@ -1,0 +1,214 @@
+//! From the manifest to the list of runs.
+
+use std::collections::HashSet;
+
+use checkpoint::{Dtype, Format};
+use gpt2::Size;
+use lab::{CacheState, DeviceReport, Footprint, MemoryModel, Reads, Registered};
+
+use crate::manifest::{Devices, Manifest, Order};
+
+/// One run that is to be made.
+#[derive(Clone)]
+pub struct Planned {
+    pub experiment: &'static Registered,
+    pub size: Size,
+    pub device: DeviceReport,
+    pub dtype: Dtype,
+    pub cache: CacheState,
+    pub repeat: u32,
+    /// Runs forward on a device whose kernels are compiled in software: once per device, size and dtype.
+    pub forward_in_software: bool,
+}
+
+impl Planned {
+    /// Unique within a folder of results, and the same whenever the same run is planned.
+    pub fn id(&self) -> String {
+        let device = self.device.spec.to_string().replace(':', "");
+        format!(
+            "{}_{}_{device}_{}_{}_{}",
+            self.experiment.name, self.size, self.dtype, self.cache, self.repeat
+        )
+    }
+
+    /// What a person reads while it runs.
+    pub fn label(&self) -> String {
+        let (name, size, device) = (self.experiment.name, self.size, self.device.spec);
+        format!("{name} {size} {device} {} #{}", self.dtype, self.repeat)
+    }
+
+    /// The checkpoint's format that this run reads, where it reads one.
+    pub fn format(&self, state_dict: Format) -> Option<Format> {
+        match self.experiment.reads {
+            Reads::StateDict => Some(state_dict),
+            Reads::PerTensor => Some(Format::PerTensor),
+            Reads::Nothing => None,
+        }
+    }
+
+    /// The model's footprint. The device's limit is not known before it is opened; the whole tensor is an
+    /// upper bound of a shard.
+    pub fn footprint(&self) -> Footprint {
+        Footprint::new(&self.size.config(), self.dtype, None)
+    }
+
+    /// Whose memory the device has.
+    pub fn memory_model(&self) -> MemoryModel {
+        self.device.spec.backend.memory_model()
+    }
+
+    /// The peak that this run is expected to put into the host's RAM, by its contract: on a software device
+    /// the device's share lies there too.
+    pub fn predicted_ram_bytes(&self) -> u64 {
+        let contract = (self.experiment.contract)(self.memory_model(), self.footprint());
+        let device = contract.device_bytes.filter(|_| self.device.is_in_host_memory);
+        contract.host_heap_bytes + device.unwrap_or(0)
+    }
+
+    /// Why it would not be run; `None` where it would.
+    pub fn obstacle(&self, available_ram_bytes: Option<u64>) -> Option<String> {
+        if let Err(reason) = &self.device.state {
+            return Some(format!("device {} cannot be used: {reason}", self.device.spec));
+        }
+        if let Err(reason) = (self.experiment.applies)(self.memory_model()) {
+            return Some(reason.to_owned());
+        }
+        let predicted = self.predicted_ram_bytes();
+        let available = available_ram_bytes?;
+        (predicted > available).then(|| {
+            let [predicted, available] = [predicted, available].map(crate::units::bytes);
+            format!("its predicted peak of {predicted} is over the {available} of memory available")
+        })
+    }
+}
+
+/// The runs of a manifest, in the order they are made: small sizes first, so that results come early.
+pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
+    let devices = devices(&manifest.devices, found);
+    let mut sizes = manifest.sizes.clone();
+    sizes.sort_by_key(|size| size.config().parameters());
+    let mut random = fastrand::Rng::with_seed(manifest.seed);
+    let mut runs = Vec::new();
+    for &size in &sizes {
+        let mut of_size = Vec::new();
+        for repeat in 1..=manifest.repeats {
+            let mut of_repeat = Vec::new();
+            for device in &devices {
+                for &dtype in &manifest.dtypes {
+                    for &cache in &manifest.cache_states {
+                        for name in &manifest.experiments {
+                            of_repeat.push(Planned {
+                                experiment: crate::registry::find(name).expect("names are checked"),
+                                size,
+                                device: device.clone(),
+                                dtype,
+                                cache,
+                                repeat,
+                                forward_in_software: false,
+                            });
+                        }
+                    }
+                }
+            }
+            if manifest.order == Order::Interleaved {
+                random.shuffle(&mut of_repeat);
+            }
+            of_size.append(&mut of_repeat);
+        }
+        if manifest.order == Order::Grouped {
+            of_size.sort_by_key(|run| (run.device.spec, crate::registry::position(run.experiment.name)));
+        }
+        runs.append(&mut of_size);
+    }
+    let mut forwarded = HashSet::new();
+    for run in &mut runs {
+        let loads = run.experiment.reads != Reads::Nothing;
+        run.forward_in_software = loads && forwarded.insert((run.device.spec, run.size, run.dtype));
+    }
+    runs
+}
+
+fn devices(wanted: &Devices, found: &[DeviceReport]) -> Vec<DeviceReport> {
+    match wanted {
+        Devices::Auto => found.iter().filter(|device| device.state.is_ok()).cloned().collect(),
+        Devices::These(specs) => specs
+            .iter()
+            .map(|&spec| {
+                let known = found.iter().find(|device| device.spec == spec).cloned();
+                known.unwrap_or_else(|| DeviceReport {
+                    spec,
+                    state: Err(format!("this machine has no device {spec}")),
+                    is_software: false,
+                    is_in_host_memory: false,
+                })
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(text: &str) -> Manifest {
+        let text = format!("[matrix]\nexperiments = ['all']\n{text}\n");
+        Manifest::parse("test".to_owned(), "test.toml", &text).unwrap()
+    }
+
+    fn found() -> Vec<DeviceReport> {
+        let report = |name: &str, state| DeviceReport {
+            spec: name.parse().unwrap(),
+            state,
+            is_software: true,
+            is_in_host_memory: true,
+        };
+        vec![
+            report("flex", Ok("a CPU".to_owned())),
+            report("vulkan", Ok("a CPU that poses as a GPU".to_owned())),
+            report("cuda", Err("no driver".to_owned())),
+        ]
+    }
+
+    #[test]
+    fn auto_runs_on_what_is_usable_and_a_device_asked_for_is_a_row_all_the_same() {
+        let auto = plan(&manifest("sizes = ['small']\nrepeats = 1"), &found());
+        assert!(auto.iter().all(|run| run.device.state.is_ok()));
+        let asked = plan(&manifest("sizes = ['small']\ndevices = ['cuda', 'cuda:7']"), &found());
+        assert!(asked[0].obstacle(None).unwrap().contains("no d"));
+        assert_eq!(asked.len(), 2 * 3 * crate::registry::EXPERIMENTS.len());
+    }
+
+    #[test]
+    fn a_plan_is_the_same_every_time_and_every_run_has_an_id_of_its_own() {
+        let manifest = manifest("sizes = ['medium', 'small']");
+        let ids = |runs: Vec<Planned>| runs.iter().map(Planned::id).collect::<Vec<_>>();
+        let (first, second) = (ids(plan(&manifest, &found())), ids(plan(&manifest, &found())));
+        assert_eq!(first, second);
+        assert_eq!(first.iter().collect::<HashSet<_>>().len(), first.len());
+        assert!(first[0].contains("small"), "small sizes come first");
+    }
+
+    #[test]
+    fn repeats_are_interleaved_and_each_is_complete() {
+        let runs = plan(&manifest("sizes = ['small']\ndevices = ['flex']"), &found());
+        let repeats: Vec<_> = runs.iter().map(|run| run.repeat).collect();
+        assert!(repeats.is_sorted());
+        let first: HashSet<_> = runs[..7].iter().map(|run| run.experiment.name).collect();
+        assert_eq!(first.len(), 7);
+    }
+
+    #[test]
+    fn forward_runs_once_on_each_device_size_and_dtype_that_compiles_in_software() {
+        let runs = plan(&manifest("sizes = ['small', 'medium']"), &found());
+        let forward = runs.iter().filter(|run| run.forward_in_software);
+        assert_eq!(forward.count(), 2 * 2);
+    }
+
+    #[test]
+    fn a_run_that_cannot_fit_is_refused_with_the_numbers() {
+        let runs = plan(&manifest("sizes = ['xl']\ndevices = ['flex']"), &found());
+        let naive = runs.iter().find(|run| run.experiment.name == "naive").unwrap();
+        assert!(naive.obstacle(Some(12 << 30)).unwrap().contains("12.2 GiB"));
+        assert!(naive.obstacle(Some(64 << 30)).is_none());
+    }
+}

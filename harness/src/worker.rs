@@ -1,0 +1,108 @@
+//! The hidden `worker` command: one run, described on the command line so that a person can repeat it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use checkpoint::Dtype;
+use clap::Args;
+use gpt2::Size;
+use lab::{CacheState, DeviceSpec, Outcome, RunSpec, Status};
+
+use crate::checkpoints::Sidecar;
+use crate::registry;
+
+/// One run, as the harness starts it.
+#[derive(Debug, Clone, Args)]
+pub struct WorkerArgs {
+    /// Experiment to run
+    #[arg(long)]
+    pub experiment: String,
+    /// Size of the model
+    #[arg(long)]
+    pub size: Size,
+    /// Device to load to
+    #[arg(long, default_value = "flex")]
+    pub device: DeviceSpec,
+    /// Dtype of the checkpoint
+    #[arg(long, default_value = "f32")]
+    pub dtype: Dtype,
+    /// State of the page cache
+    #[arg(long, default_value = "warm")]
+    pub cache: CacheState,
+    /// Checkpoint to load
+    #[arg(long)]
+    pub checkpoint: Option<PathBuf>,
+    /// Digests of its tensors, as `harness prepare` writes them
+    #[arg(long, requires = "checkpoint")]
+    pub digests: Option<PathBuf>,
+    /// Logits to compare with: a file with a tensor `logits` [1, 3, vocabulary]
+    #[arg(long)]
+    pub reference: Option<PathBuf>,
+    /// Where to write the logits of the first forward
+    #[arg(long)]
+    pub save_logits: Option<PathBuf>,
+    /// Run forward even where its kernels are compiled in software
+    #[arg(long)]
+    pub forward_in_software: bool,
+}
+
+impl WorkerArgs {
+    /// The arguments behind the program's name that start this worker.
+    pub fn to_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec!["worker".into()];
+        let mut add = |flag: &str, value: OsString| args.extend([OsString::from(flag), value]);
+        add("--experiment", self.experiment.clone().into());
+        add("--size", self.size.to_string().into());
+        add("--device", self.device.to_string().into());
+        add("--dtype", self.dtype.to_string().into());
+        add("--cache", self.cache.to_string().into());
+        let paths = [
+            ("--checkpoint", &self.checkpoint),
+            ("--digests", &self.digests),
+            ("--reference", &self.reference),
+            ("--save-logits", &self.save_logits),
+        ];
+        for (flag, path) in paths {
+            if let Some(path) = path {
+                add(flag, path.clone().into());
+            }
+        }
+        if self.forward_in_software {
+            args.push("--forward-in-software".into());
+        }
+        args
+    }
+}
+
+/// Runs and prints the outcome as one line of JSON. A run that fails is an outcome too.
+pub fn work(args: &WorkerArgs) -> anyhow::Result<()> {
+    // A killed harness must not leave a run behind that spoils the next one's numbers.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    println!("{}", serde_json::to_string(&outcome(args))?);
+    Ok(())
+}
+
+fn outcome(args: &WorkerArgs) -> Outcome {
+    let Some(experiment) = registry::find(&args.experiment) else {
+        let reason = format!("unknown experiment `{}`", args.experiment);
+        return Outcome::ended(Status::Failed, reason);
+    };
+    let digests = match args.digests.as_deref().map(Sidecar::load) {
+        None => BTreeMap::new(),
+        Some(Ok(sidecar)) => sidecar.digests,
+        Some(Err(error)) => return Outcome::ended(Status::Failed, format!("{error:#}")),
+    };
+    (experiment.execute)(&RunSpec {
+        config: args.size.config(),
+        dtype: args.dtype,
+        device: args.device,
+        cache: args.cache,
+        checkpoint: args.checkpoint.clone().unwrap_or_default(),
+        digests,
+        reference_logits: args.reference.clone(),
+        save_logits: args.save_logits.clone(),
+        forward_in_software: args.forward_in_software,
+    })
+}
