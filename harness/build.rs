@@ -56,7 +56,8 @@ fn versions() -> String {
     let packages = lock["package"].as_array().expect("[[package]] is an array");
     let mut entries = String::new();
     for name in VERSIONED {
-        let package = packages.iter().find(|package| package["name"].as_str() == Some(name));
+        // Of several versions the last, which is the newest: older ones belong to optional features of others.
+        let package = packages.iter().rfind(|package| package["name"].as_str() == Some(name));
         if let Some(version) = package.and_then(|package| package["version"].as_str()) {
             writeln!(entries, "    ({name:?}, {version:?}),").expect("a string grows");
         }

@@ -27,6 +27,11 @@ use clap::Parser;
 static ALLOCATOR: lab::meter::CountingAllocator = lab::meter::CountingAllocator;
 
 fn main() -> std::process::ExitCode {
+    // Vulkan's drivers look for a Wayland display, and complain on standard error where this is not set.
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
+    }
     let command = cli::Cli::parse().command;
     exit::report(commands::execute(command))
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::Context;
 use lab::Status;
-use serde::Serialize;
 
 use crate::record::Record;
 use crate::registry;
@@ -145,20 +144,6 @@ impl Line {
 
 /// `summary.csv`: medians, minima, maxima and multiples of the model.
 pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
-    #[derive(Serialize)]
-    struct Head<'a> {
-        device: &'a str,
-        backend: &'a str,
-        model: &'a str,
-        dtype: &'a str,
-        cache: &'a str,
-        format: Option<&'a str>,
-        experiment: &'a str,
-        model_bytes: u64,
-        largest_tensor_bytes: u64,
-        runs: usize,
-        ok: usize,
-    }
     let mut writer = csv::Writer::from_writer(Vec::new());
     let measures: [(&str, fn(&Line) -> Option<Spread>); 8] = [
         ("load_seconds", |line| line.load_seconds),
@@ -184,34 +169,32 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
     }
     writer.write_record(&header)?;
     for line in lines {
-        let head = Head {
-            device: &line.configuration.device,
-            backend: &line.backend,
-            model: &line.configuration.model,
-            dtype: &line.configuration.dtype,
-            cache: &line.configuration.cache,
-            format: line.format.as_deref(),
-            experiment: &line.configuration.experiment,
-            model_bytes: line.model_bytes,
-            largest_tensor_bytes: line.largest_tensor_bytes,
-            runs: line.runs,
-            ok: line.ok,
-        };
-        let mut values = Vec::new();
+        let configuration = &line.configuration;
+        let mut row = vec![
+            configuration.device.clone(),
+            line.backend.clone(),
+            configuration.model.clone(),
+            configuration.dtype.clone(),
+            configuration.cache.clone(),
+            line.format.clone().unwrap_or_default(),
+            configuration.experiment.clone(),
+            line.model_bytes.to_string(),
+            line.largest_tensor_bytes.to_string(),
+            line.runs.to_string(),
+            line.ok.to_string(),
+        ];
         for (name, measure) in measures {
-            let spread = measure(line);
-            let [median, min, max] = [
-                spread.map(|spread| spread.median),
-                spread.map(|spread| spread.min),
-                spread.map(|spread| spread.max),
-            ];
-            values.extend([median, min, max]);
+            let Some(spread) = measure(line) else {
+                let columns = if name.ends_with("_bytes") { 4 } else { 3 };
+                row.extend(vec![String::new(); columns]);
+                continue;
+            };
+            row.extend([spread.median, spread.min, spread.max].map(|value| value.to_string()));
             if name.ends_with("_bytes") {
-                let times = median.map(|median| (line.times_model(median) * 1e4).round() / 1e4);
-                values.push(times);
+                row.push(format!("{:.4}", line.times_model(spread.median)));
             }
         }
-        writer.serialize((head, values))?;
+        writer.write_record(row)?;
     }
     std::fs::write(path, writer.into_inner()?)
         .with_context(|| format!("{}: cannot be written", path.display()))

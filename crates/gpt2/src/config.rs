@@ -48,7 +48,7 @@ pub enum Size {
     Medium,
     /// 774M by its published name; 838 359 040 parameters with its head untied.
     Large,
-    /// 1558M by its published name; 1 637 792 000 parameters with its head untied.
+    /// 1558M by its published name; 1 638 022 400 parameters with its head untied.
     Xl,
     /// Any other dimensions.
     Custom(Config),
@@ -169,7 +169,7 @@ mod tests {
         let counts = Size::NAMED.map(|size| size.config().parameters());
         assert_eq!(
             counts,
-            [163_037_184, 406_286_336, 838_359_040, 1_637_792_000]
+            [163_037_184, 406_286_336, 838_359_040, 1_638_022_400]
         );
     }
 

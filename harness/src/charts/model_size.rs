@@ -1,0 +1,155 @@
+//! Peaks against the size of the model.
+
+use plotters::style::RGBColor;
+
+use super::canvas::{Align, Canvas, Pen, Scale, short};
+use super::style::{INK, MUTED, SERIES};
+use crate::summary::{Line, Spread};
+
+const WIDTH: i32 = 960;
+const PANEL_HEIGHT: i32 = 330;
+const TOP: i32 = 84;
+const LEFT: i32 = 76;
+const RIGHT: i32 = WIDTH - 190;
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// The lines of one device, dtype and cache state, at all sizes.
+pub struct Series<'a> {
+    pub device: &'a str,
+    pub dtype: &'a str,
+    pub cache: &'a str,
+    lines: Vec<&'a Line>,
+}
+
+pub fn by_device(lines: &[Line]) -> Vec<Series<'_>> {
+    let mut all: Vec<Series<'_>> = Vec::new();
+    for line in lines {
+        let c = &line.configuration;
+        let is_same = |s: &&mut Series<'_>| (s.device, s.dtype, s.cache) == (&*c.device, &*c.dtype, &*c.cache);
+        match all.iter_mut().find(is_same) {
+            Some(series) => series.lines.push(line),
+            None => all.push(Series {
+                device: &c.device,
+                dtype: &c.dtype,
+                cache: &c.cache,
+                lines: vec![line],
+            }),
+        }
+    }
+    all
+}
+
+type Measure = fn(&Line) -> Option<Spread>;
+
+/// `None` where there is one size only: there is nothing to compare.
+pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
+    let smallest = series.lines.iter().map(|line| line.model_bytes).min();
+    if series.lines.iter().all(|line| Some(line.model_bytes) == smallest) {
+        return Ok(None);
+    }
+    let mut panels: Vec<(&str, Measure)> = Vec::new();
+    if series.lines.iter().any(|line| !line.is_unified) {
+        panels.push(("device memory in use", |line| line.device_in_use_peak_bytes));
+    }
+    panels.push(("host heap", |line| line.host_heap_peak_bytes));
+    let height = TOP + PANEL_HEIGHT * panels.len() as i32 + 10;
+    let subtitle = format!("{}, {}, {} cache: medians", series.device, series.dtype, series.cache);
+    let canvas = Canvas::draw(WIDTH, height, |pen| {
+        pen.title("Peak memory against the size of the model", &subtitle)?;
+        for (place, (title, measure)) in panels.iter().enumerate() {
+            panel(pen, TOP + PANEL_HEIGHT * place as i32, title, &series.lines, *measure)?;
+        }
+        Ok(())
+    })?;
+    Ok(Some(canvas))
+}
+
+/// One technique: its place among all, and its peaks by model size.
+struct Curve<'a> {
+    name: &'a str,
+    place: usize,
+    points: Vec<(f64, f64)>,
+}
+
+fn panel(pen: &Pen<'_>, top: i32, title: &str, lines: &[&Line], measure: Measure) -> anyhow::Result<()> {
+    let mut curves: Vec<Curve<'_>> = Vec::new();
+    for line in lines {
+        let Some(spread) = measure(line) else { continue };
+        let point = (line.model_bytes as f64 / GIB, spread.median / GIB);
+        let name = &*line.configuration.experiment;
+        match curves.iter_mut().find(|curve| curve.name == name) {
+            Some(curve) => curve.points.push(point),
+            None => curves.push(Curve {
+                name,
+                place: crate::registry::position(name),
+                points: vec![point],
+            }),
+        }
+    }
+    curves.sort_by_key(|curve| curve.place);
+    let most = |axis: fn(&(f64, f64)) -> f64| {
+        let points = curves.iter().flat_map(|curve| &curve.points);
+        points.map(axis).fold(f64::MIN_POSITIVE, f64::max)
+    };
+    let bottom = top + PANEL_HEIGHT - 58;
+    let x = Scale {
+        max: most(|point| point.0) * 1.04,
+        from: LEFT,
+        to: RIGHT,
+        ticks: 7,
+    };
+    let y = Scale {
+        max: most(|point| point.1) * 1.08,
+        from: bottom,
+        to: top + 24,
+        ticks: 5,
+    };
+    pen.bold((20, top + 6), title, Align::Left)?;
+    pen.x_axis(&x, top + 24, bottom, |tick| format!("{} GiB", short(tick)))?;
+    pen.y_axis(&y, LEFT, RIGHT, |tick| format!("{} GiB", short(tick)))?;
+    pen.small((RIGHT, bottom + 30), "the model's bytes", &MUTED, Align::Right)?;
+
+    // Curves that lie on one another: the first drawn are the broadest, so that each stays visible.
+    let breadth = |order: usize| (2 * (curves.len() - order) as u32).clamp(2, 9);
+    let pixel = |point: &(f64, f64)| (x.pixel(point.0), y.pixel(point.1));
+    for (order, curve) in curves.iter().enumerate() {
+        let colour = colour(curve.place);
+        pen.line(curve.points.iter().map(pixel).collect(), &colour, breadth(order))?;
+    }
+    for curve in &curves {
+        for point in &curve.points {
+            pen.marker(pixel(point), curve.place, &colour(curve.place))?;
+        }
+    }
+    labels(pen, &curves, &y, (top + 24, bottom))
+}
+
+/// The names at the right ends of the curves, moved apart where they would overlap.
+fn labels(pen: &Pen<'_>, curves: &[Curve<'_>], y: &Scale, (top, bottom): (i32, i32)) -> anyhow::Result<()> {
+    const PITCH: i32 = 19;
+    let end = |curve: &Curve<'_>| curve.points.last().map_or(0, |point| y.pixel(point.1));
+    let mut order: Vec<&Curve<'_>> = curves.iter().collect();
+    order.sort_by_key(|curve| (end(curve), curve.place));
+    let mut places: Vec<i32> = Vec::new();
+    for curve in &order {
+        let least = places.last().map_or(top, |above| above + PITCH);
+        places.push(end(curve).max(least));
+    }
+    // What was pushed out at the bottom moves up again.
+    let mut lowest = bottom;
+    for place in places.iter_mut().rev() {
+        *place = (*place).min(lowest);
+        lowest = *place - PITCH;
+    }
+    for (curve, place) in order.into_iter().zip(places) {
+        let colour = colour(curve.place);
+        pen.line(vec![(RIGHT + 2, end(curve)), (RIGHT + 16, place)], &colour, 1)?;
+        pen.marker((RIGHT + 24, place), curve.place, &colour)?;
+        pen.text((RIGHT + 36, place), curve.name, &INK, Align::Left)?;
+    }
+    Ok(())
+}
+
+fn colour(place: usize) -> RGBColor {
+    SERIES[place % SERIES.len()]
+}
