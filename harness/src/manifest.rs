@@ -20,10 +20,12 @@ use crate::registry;
 pub struct Manifest {
     /// The file's name without its extension; names the folder of the results.
     pub name: String,
-    /// BLAKE3 would do; SHA-256 is what people have tools for.
+    /// SHA-256 of the file's text.
     pub digest: String,
     pub experiments: Vec<&'static str>,
     pub sizes: Vec<Size>,
+    /// The sizes for a device that is the CPU posing as a GPU; all of `sizes` where this is not given.
+    pub software_sizes: Option<Vec<Size>>,
     pub devices: Devices,
     pub dtypes: Vec<Dtype>,
     pub cache_states: Vec<CacheState>,
@@ -46,8 +48,7 @@ pub enum Devices {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
-    /// Each repeat runs every experiment of a size before the next repeat begins, in a seeded order: what
-    /// drifts on the machine then falls on all techniques alike.
+    /// Each repeat is a pass over the whole matrix, in a seeded order.
     Interleaved,
     /// All repeats of an experiment behind each other.
     Grouped,
@@ -57,6 +58,8 @@ pub enum Order {
 pub struct Limits {
     pub timeout_seconds: u64,
     pub min_free_disk_bytes: u64,
+    /// After this, no further run is started.
+    pub budget_seconds: Option<u64>,
 }
 
 /// The file as written. Spans say where a wrong word stands.
@@ -73,6 +76,8 @@ struct File {
 struct Matrix {
     experiments: Vec<Spanned<String>>,
     sizes: Vec<Spanned<String>>,
+    #[serde(default)]
+    software_sizes: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     devices: Option<Vec<Spanned<String>>>,
     #[serde(default)]
@@ -94,6 +99,7 @@ struct Matrix {
 struct LimitsTable {
     timeout_seconds: Option<Spanned<u64>>,
     min_free_disk: Option<ByteSize>,
+    budget_minutes: Option<Spanned<u64>>,
 }
 
 impl Manifest {
@@ -129,15 +135,9 @@ impl Manifest {
             };
             checked(&matrix.experiments, find, &at)?
         };
-        let sizes = checked(
-            &matrix.sizes,
-            |text| {
-                let named = Size::NAMED.map(|size| size.to_string());
-                let near = did_you_mean(text, named.iter().map(String::as_str));
-                text.parse::<Size>().map_err(|error| format!("{error}{near}"))
-            },
-            &at,
-        )?;
+        let sizes = checked(&matrix.sizes, parse_size, &at)?;
+        let software_sizes = matrix.software_sizes.as_deref();
+        let software_sizes = software_sizes.map(|sizes| checked(sizes, parse_size, &at)).transpose()?;
         let devices = match matrix.devices.as_deref() {
             None => Devices::Auto,
             Some([only]) if only.get_ref() == "auto" => Devices::Auto,
@@ -163,13 +163,15 @@ impl Manifest {
             None => Ok(default),
         };
         let repeats = matrix.repeats.map(|repeats| (u64::from(*repeats.get_ref()), repeats.span()));
-        let timeout = file.limits.timeout_seconds;
-        let timeout = timeout.map(|timeout| (*timeout.get_ref(), timeout.span()));
+        let spanned = |value: Spanned<u64>| (*value.get_ref(), value.span());
+        let timeout = file.limits.timeout_seconds.map(spanned);
+        let budget = file.limits.budget_minutes.map(spanned);
         Ok(Manifest {
             name,
             digest: sha256(text),
             experiments,
             sizes,
+            software_sizes,
             devices,
             dtypes: dtypes.transpose()?.unwrap_or_else(|| vec![Dtype::F32]),
             cache_states: cache_states.transpose()?.unwrap_or_else(|| vec![CacheState::Warm]),
@@ -180,6 +182,10 @@ impl Manifest {
             limits: Limits {
                 timeout_seconds: positive("timeout_seconds", timeout, 600)?,
                 min_free_disk_bytes: file.limits.min_free_disk.map_or(1 << 30, |size| size.0),
+                budget_seconds: match budget {
+                    None => None,
+                    budget => Some(60 * positive("budget_minutes", budget, 0)?),
+                },
             },
         })
     }
@@ -187,6 +193,12 @@ impl Manifest {
 
 fn parse<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
     text.parse()
+}
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    let named = Size::NAMED.map(|size| size.to_string());
+    let near = did_you_mean(text, named.iter().map(String::as_str));
+    text.parse().map_err(|error| format!("{error}{near}"))
 }
 
 /// A device by name, with the nearest valid one where it is none.

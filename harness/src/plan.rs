@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use lab::{CacheState, DeviceReport, Footprint, MemoryModel, Reads, Registered};
+use lab::{BackendKind, CacheState, DeviceReport, Footprint, MemoryModel, Reads, Registered};
 
 use crate::manifest::{Devices, Manifest, Order};
 
@@ -82,48 +82,58 @@ impl Planned {
     }
 }
 
-/// The runs of a manifest, in the order they are made: small sizes first, so that results come early.
+/// The runs of a manifest, in the order they are made. Interleaved, every repeat is a pass over the whole
+/// matrix, small sizes first: what drifts on the machine falls on all techniques alike, results come early,
+/// and a time budget that runs out costs the last repeats only.
 pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
     let devices = devices(&manifest.devices, found);
     let mut sizes = manifest.sizes.clone();
     sizes.sort_by_key(|size| size.config().parameters());
     let mut random = fastrand::Rng::with_seed(manifest.seed);
     let mut runs = Vec::new();
-    for &size in &sizes {
-        let mut of_size = Vec::new();
-        for repeat in 1..=manifest.repeats {
-            let mut of_repeat = Vec::new();
-            for device in &devices {
-                for &dtype in &manifest.dtypes {
-                    for &cache in &manifest.cache_states {
-                        for name in &manifest.experiments {
-                            of_repeat.push(Planned {
-                                experiment: crate::registry::find(name).expect("names are checked"),
-                                size,
-                                device: device.clone(),
-                                dtype,
-                                cache,
-                                repeat,
-                                forward_in_software: false,
-                            });
-                        }
-                    }
-                }
-            }
+    for repeat in 1..=manifest.repeats {
+        for &size in &sizes {
+            let mut of_size = matrix_of(manifest, size, &devices, repeat);
             if manifest.order == Order::Interleaved {
-                random.shuffle(&mut of_repeat);
+                random.shuffle(&mut of_size);
             }
-            of_size.append(&mut of_repeat);
+            runs.append(&mut of_size);
         }
-        if manifest.order == Order::Grouped {
-            of_size.sort_by_key(|run| (run.device.spec, crate::registry::position(run.experiment.name)));
-        }
-        runs.append(&mut of_size);
+    }
+    if manifest.order == Order::Grouped {
+        let place = |run: &Planned| crate::registry::position(run.experiment.name);
+        runs.sort_by_key(|run| (run.size.config().parameters(), run.device.spec, place(run)));
     }
     let mut forwarded = HashSet::new();
     for run in &mut runs {
         let loads = run.experiment.reads != Reads::Nothing;
         run.forward_in_software = loads && forwarded.insert((run.device.spec, run.size, run.dtype));
+    }
+    runs
+}
+
+/// One repeat of everything that is to be run at one size.
+fn matrix_of(manifest: &Manifest, size: Size, devices: &[DeviceReport], repeat: u32) -> Vec<Planned> {
+    let poses_as_gpu = |device: &&DeviceReport| device.is_software && device.spec.backend != BackendKind::Flex;
+    let is_wanted = |device: &&DeviceReport| match &manifest.software_sizes {
+        Some(sizes) if poses_as_gpu(device) => sizes.contains(&size),
+        _ => true,
+    };
+    let mut runs = Vec::new();
+    for device in devices.iter().filter(is_wanted) {
+        for &dtype in &manifest.dtypes {
+            for &cache in &manifest.cache_states {
+                runs.extend(manifest.experiments.iter().map(|name| Planned {
+                    experiment: crate::registry::find(name).expect("names are checked"),
+                    size,
+                    device: device.clone(),
+                    dtype,
+                    cache,
+                    repeat,
+                    forward_in_software: false,
+                }));
+            }
+        }
     }
     runs
 }
@@ -195,6 +205,16 @@ mod tests {
         assert!(repeats.is_sorted());
         let first: HashSet<_> = runs[..7].iter().map(|run| run.experiment.name).collect();
         assert_eq!(first.len(), 7);
+    }
+
+    #[test]
+    fn a_cpu_that_poses_as_a_gpu_is_spared_the_sizes_it_is_not_meant_for() {
+        let text = "sizes = ['small', 'large']\nsoftware_sizes = ['small']\nrepeats = 1";
+        let runs = plan(&manifest(text), &found());
+        let large: HashSet<_> = runs.iter().filter(|run| run.size == Size::Large).collect::<Vec<_>>()
+            .iter().map(|run| run.device.spec.to_string()).collect();
+        assert_eq!(large, HashSet::from(["flex".to_owned()]));
+        assert_eq!(runs.len(), 3 * crate::registry::EXPERIMENTS.len());
     }
 
     #[test]

@@ -1,3 +1,80 @@
-//! The generated parts of README.md, between markers.
+//! The generated parts of README.md: what stands between these markers is written by `harness readme`, and a
+//! test says so when it is stale.
+//!
+//! ```text
+//! <!-- generated: catalogue -->                        the experiments, from their declarations
+//! <!-- generated: table RESULTS DEVICE MODEL -->       a table, from a committed folder of results
+//! <!-- end generated -->
+//! ```
+
+use std::fmt::Write;
 use std::path::Path;
-pub fn update(_file: &Path) -> anyhow::Result<()> { Ok(()) }
+
+use anyhow::{Context, bail};
+
+use crate::record::read_runs;
+use crate::{registry, summary, table};
+
+const BEGIN: &str = "<!-- generated: ";
+const END: &str = "<!-- end generated -->";
+
+/// Brings the generated parts of a file up to date.
+pub fn update(file: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let root = file.parent().unwrap_or(Path::new(""));
+    let renewed = regenerate(&text, root).with_context(|| file.display().to_string())?;
+    std::fs::write(file, renewed).with_context(|| format!("{}: cannot be written", file.display()))
+}
+
+fn regenerate(text: &str, root: &Path) -> anyhow::Result<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = rest.find(BEGIN) {
+        let (before, block) = rest.split_at(begin);
+        let (Some(head_end), Some(end)) = (block.find('\n'), block.find(END)) else {
+            bail!("a generated part has no end: {}", block.lines().next().unwrap_or_default());
+        };
+        let head = &block[..head_end];
+        let what = head.trim_start_matches(BEGIN).trim_end_matches("-->").trim();
+        write!(out, "{before}{head}\n{}\n{END}", part(what, root)?.trim_end())?;
+        rest = &block[end + END.len()..];
+    }
+    Ok(out + rest)
+}
+
+fn part(what: &str, root: &Path) -> anyhow::Result<String> {
+    match what.split_whitespace().collect::<Vec<_>>()[..] {
+        ["catalogue"] => Ok(catalogue()),
+        ["table", results, device, model] => {
+            let lines = summary::summarise(&read_runs(&root.join(results))?);
+            let wanted = lines.into_iter().filter(|line| {
+                line.configuration.device == device && line.configuration.model == model
+            });
+            Ok(table::markdown(&wanted.collect::<Vec<_>>()))
+        }
+        _ => bail!("no part is called `{what}`"),
+    }
+}
+
+fn catalogue() -> String {
+    let mut out = String::from("| experiment | what it does |\n| --- | --- |\n");
+    for experiment in registry::EXPERIMENTS {
+        let (name, summary) = (experiment.name, experiment.summary);
+        writeln!(out, "| [{name}](experiments/{name}) | {summary} |").expect("a string grows");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_says_what_the_experiments_and_the_committed_results_say() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let text = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let renewed = regenerate(&text, &root).unwrap();
+        assert!(renewed.contains("| [naive](experiments/naive) |"), "the README has no catalogue");
+        assert!(text == renewed, "README.md is stale: run `just readme`");
+    }
+}

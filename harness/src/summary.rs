@@ -63,8 +63,6 @@ pub struct Line {
     pub host_file_peak_bytes: Option<Spread>,
     pub device_in_use_peak_bytes: Option<Spread>,
     pub device_reserved_peak_bytes: Option<Spread>,
-    pub host_peak_phase: Option<String>,
-    pub device_peak_phase: Option<String>,
     /// Of the run with the median load time: the one whose timeline is shown.
     pub median_run_id: Option<String>,
 }
@@ -129,8 +127,6 @@ fn line(configuration: Configuration, rows: &[&Record]) -> Line {
         host_file_peak_bytes: bytes(|row| row.host_file_peak_bytes),
         device_in_use_peak_bytes: bytes(|row| row.device_in_use_peak_bytes),
         device_reserved_peak_bytes: bytes(|row| row.device_reserved_peak_bytes),
-        host_peak_phase: median_run.and_then(|row| row.host_peak_phase.clone()),
-        device_peak_phase: median_run.and_then(|row| row.device_peak_phase.clone()),
         median_run_id: median_run.map(|row| row.run_id.clone()),
     }
 }

@@ -55,9 +55,13 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
                     pen.small((LEFT + 6, y + BAR / 2), "not measured", &MUTED, Align::Left)?;
                     continue;
                 };
+                // What every process maps of its own program is no part of the story.
+                if kind.0 == FILE && line.times_model(bytes) < 0.005 {
+                    continue;
+                }
                 let end = scale.pixel(line.times_model(bytes));
                 pen.rectangle((LEFT, y), (end.max(LEFT + 1), y + BAR), &kind.0)?;
-                let label = format!("{:.2}×  {}", line.times_model(bytes), units::bytes(bytes as u64));
+                let label = format!("{:.2}× · {}", line.times_model(bytes), units::bytes(bytes as u64));
                 pen.small((end.max(LEFT + 1) + 6, y + BAR / 2), &label, &INK, Align::Left)?;
             }
         }

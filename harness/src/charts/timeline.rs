@@ -18,7 +18,7 @@ type Layer = (plotters::style::RGBColor, &'static str, fn(&Sample) -> u64);
 
 pub fn draw(group: &Group<'_>, timelines: &[(&Line, Vec<Sample>)]) -> anyhow::Result<Canvas> {
     let mut layers: Vec<Layer> = vec![
-        (HOST, "host anonymous pages", |sample| sample.host_anon_bytes),
+        (HOST, "host heap", |sample| sample.host_heap_bytes.unwrap_or(sample.host_anon_bytes)),
         (FILE, "host file pages (reclaimable)", |sample| sample.host_file_bytes),
     ];
     if group.is_discrete() {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use checkpoint::{Dtype, Format};
@@ -69,8 +70,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         executor: Executor::new(manifest.limits.timeout_seconds)?,
         checkpoints,
     };
-    let interrupted = !session.run_all(&missing, &mut results, &mut records)?;
-    if records.is_empty() {
+    let stopped = session.run_all(&missing, &mut results, &mut records)?;
+    let interrupted = stopped == Stopped::Interrupted;
+    if records.is_empty() && interrupted {
         return Err(session.interrupted().into());
     }
     let lines = present(&out, &plots, &records)?;
@@ -78,6 +80,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     println!("results: {}\ncharts:  {}", out.display(), plots.display());
     if interrupted {
         return Err(session.interrupted().into());
+    }
+    if let Stopped::BudgetSpent { left } = stopped {
+        println!("the manifest's time budget is spent: {left} runs are left, `{}` makes them", session.resume());
     }
     let is_bad = |record: &&Record| !matches!(record.status, Status::Ok | Status::Skipped);
     match records.iter().filter(is_bad).count() {
@@ -112,6 +117,7 @@ fn override_matrix(manifest: &mut Manifest, args: &RunArgs) -> Result<(), Ended>
     }
     if !args.sizes.is_empty() {
         manifest.sizes = args.sizes.clone();
+        manifest.software_sizes = None;
     }
     match &args.devices[..] {
         [] => {}
@@ -164,6 +170,7 @@ impl<'a> Checkpoints<'a> {
         });
         if let Some(Ok(ready)) = &imported {
             manifest.sizes = vec![ready.size];
+            manifest.software_sizes = None;
             manifest.dtypes = vec![ready.dtype];
             if !ready.ignored.is_empty() {
                 let (count, first) = (ready.ignored.len(), &ready.ignored[0]);
@@ -218,25 +225,41 @@ struct Session<'a> {
 /// Checkpoints made sure of in this session, and what became of it.
 type Prepared = HashMap<(Size, Dtype, Format), Result<(), String>>;
 
+/// Why no further run is made.
+#[derive(Debug, PartialEq)]
+enum Stopped {
+    AllDone,
+    BudgetSpent { left: usize },
+    Interrupted,
+}
+
 impl Session<'_> {
-    /// Makes the runs, and records each as soon as it ends. False if it was interrupted.
+    /// Makes the runs, and records each as soon as it ends.
     fn run_all(
         &self,
         runs: &[&Planned],
         results: &mut Results,
         records: &mut Vec<Record>,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Stopped> {
+        let start = Instant::now();
         let bar = ProgressBar::new(runs.len() as u64);
         let style = "{bar:24} {pos}/{len} {elapsed_precise} {wide_msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
-        bar.enable_steady_tick(std::time::Duration::from_millis(200));
+        bar.enable_steady_tick(Duration::from_millis(200));
         let mut prepared = Prepared::new();
-        for run in runs {
+        for (number, run) in runs.iter().enumerate() {
+            let budget = self.manifest.limits.budget_seconds.map(Duration::from_secs);
+            if budget.is_some_and(|budget| start.elapsed() > budget) {
+                bar.finish_and_clear();
+                return Ok(Stopped::BudgetSpent {
+                    left: runs.len() - number,
+                });
+            }
             bar.set_message(run.label());
             let started_at = now();
             let Some(outcome) = self.run_one(run, &mut prepared)? else {
                 bar.finish_and_clear();
-                return Ok(false);
+                return Ok(Stopped::Interrupted);
             };
             let mut record = self.record(run, started_at);
             record.fill(&outcome);
@@ -250,7 +273,7 @@ impl Session<'_> {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        Ok(true)
+        Ok(Stopped::AllDone)
     }
 
     /// `None` if it was interrupted.
@@ -353,11 +376,15 @@ impl Session<'_> {
     }
 
     fn interrupted(&self) -> Ended {
-        let words = std::env::args().skip(1).filter(|word| word != "--resume");
-        let words: Vec<String> = words.collect();
         Ended::Interrupted {
-            resume: format!("harness {} --resume", words.join(" ")),
+            resume: self.resume(),
         }
+    }
+
+    /// The command line that goes on with this one.
+    fn resume(&self) -> String {
+        let words = std::env::args().skip(1).filter(|word| word != "--resume");
+        format!("harness {} --resume", words.collect::<Vec<_>>().join(" "))
     }
 }
 

@@ -70,7 +70,9 @@ pub struct Sample {
     pub time_seconds: f64,
     /// What the run was doing.
     pub phase: Phase,
-    /// Anonymous pages of the process.
+    /// Live Rust allocations; `None` where the counting allocator is not installed.
+    pub host_heap_bytes: Option<u64>,
+    /// Anonymous pages of the process; a software Vulkan driver's buffers may be among them.
     pub host_anon_bytes: u64,
     /// File-backed pages of the process.
     pub host_file_bytes: u64,

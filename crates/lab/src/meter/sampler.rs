@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::process::Reader;
-use super::{Phase, ProcessMemory, Sample};
+use super::{CountingAllocator, Phase, ProcessMemory, Sample};
 
 const PERIOD: Duration = Duration::from_millis(2);
 /// Room for the samples, taken before the load so that it is not counted in it. When it is full, every
@@ -66,12 +66,13 @@ pub(super) struct Sampler {
 impl Sampler {
     /// Starts sampling, or does not where `/proc` cannot be read.
     pub fn start(shared: Arc<Shared>, baseline: ProcessMemory) -> Option<Sampler> {
+        let heap_baseline = CountingAllocator::is_installed().then(CountingAllocator::current_bytes);
         let reader = Reader::open()?;
         let samples = Vec::with_capacity(CAPACITY);
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
-            .spawn(move || sample(reader, &for_thread, baseline, samples))
+            .spawn(move || sample(reader, &for_thread, baseline, heap_baseline, samples))
             .ok()?;
         Some(Sampler { thread, shared })
     }
@@ -86,6 +87,7 @@ fn sample(
     mut reader: Reader,
     shared: &Shared,
     baseline: ProcessMemory,
+    heap_baseline: Option<u64>,
     mut samples: Vec<Sample>,
 ) -> Sampled {
     let start = Instant::now();
@@ -109,6 +111,8 @@ fn sample(
             samples.push(Sample {
                 time_seconds: start.elapsed().as_secs_f64(),
                 phase: shared.phase(),
+                host_heap_bytes: heap_baseline
+                    .map(|baseline| CountingAllocator::current_bytes().saturating_sub(baseline)),
                 host_anon_bytes: memory.anon_bytes.saturating_sub(baseline.anon_bytes),
                 host_file_bytes: memory.file_bytes.saturating_sub(baseline.file_bytes),
                 device_in_use_bytes: shared.device_in_use(),
@@ -131,7 +135,8 @@ fn sample(
 /// the most memory, and the first and the last of all.
 fn thin(samples: &[Sample]) -> Vec<Sample> {
     let total = |sample: &Sample| {
-        sample.host_anon_bytes + sample.host_file_bytes + sample.device_in_use_bytes.unwrap_or(0)
+        let host = sample.host_heap_bytes.unwrap_or(sample.host_anon_bytes);
+        host + sample.host_file_bytes + sample.device_in_use_bytes.unwrap_or(0)
     };
     let [first, middle @ .., last] = samples else {
         return samples.to_vec();
@@ -151,6 +156,7 @@ mod tests {
         let at = |index: usize| Sample {
             time_seconds: index as f64,
             phase: Phase::Read,
+            host_heap_bytes: None,
             host_anon_bytes: if index == 777 { 9 } else { 1 },
             host_file_bytes: 0,
             device_in_use_bytes: None,
