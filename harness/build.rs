@@ -30,16 +30,22 @@ fn main() {
 
 fn read(path: &str) -> toml::Table {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    text.parse().unwrap_or_else(|error| panic!("{path}: {error}"))
+    text.parse()
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// `&[Registered::of::<init_only::InitOnly>(), …]` for every dependency under `experiments/`.
 fn registry() -> String {
     let manifest = read("Cargo.toml");
-    let dependencies = manifest["dependencies"].as_table().expect("[dependencies] is a table");
+    let dependencies = manifest["dependencies"]
+        .as_table()
+        .expect("[dependencies] is a table");
     let mut entries = String::new();
     for (name, dependency) in dependencies {
-        let path = dependency.get("path").and_then(|path| path.as_str()).unwrap_or_default();
+        let path = dependency
+            .get("path")
+            .and_then(|path| path.as_str())
+            .unwrap_or_default();
         if path.starts_with("../experiments/") {
             let module = name.replace('-', "_");
             let capitalised = |word: &str| word[..1].to_uppercase() + &word[1..];
@@ -57,13 +63,18 @@ fn versions() -> String {
     let mut entries = String::new();
     for name in VERSIONED {
         // Of several versions the last, which is the newest: older ones belong to optional features of others.
-        let package = packages.iter().rfind(|package| package["name"].as_str() == Some(name));
+        let package = packages
+            .iter()
+            .rfind(|package| package["name"].as_str() == Some(name));
         if let Some(version) = package.and_then(|package| package["version"].as_str()) {
             writeln!(entries, "    ({name:?}, {version:?}),").expect("a string grows");
         }
     }
     let rustc = std::env::var("RUSTC").expect("cargo sets RUSTC");
-    let rustc = Command::new(rustc).arg("--version").output().expect("rustc runs");
+    let rustc = Command::new(rustc)
+        .arg("--version")
+        .output()
+        .expect("rustc runs");
     let rustc = String::from_utf8_lossy(&rustc.stdout);
     let rustc = rustc.trim().trim_start_matches("rustc ");
     writeln!(entries, "    (\"rustc\", {rustc:?}),").expect("a string grows");

@@ -34,8 +34,14 @@ pub struct Sidecar {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Origin {
-    Synthetic { seed: u64 },
-    File { path: PathBuf, bytes: u64, modified_unix_seconds: u64 },
+    Synthetic {
+        seed: u64,
+    },
+    File {
+        path: PathBuf,
+        bytes: u64,
+        modified_unix_seconds: u64,
+    },
 }
 
 impl Sidecar {
@@ -124,7 +130,10 @@ impl Store {
     /// Bytes that preparing this would write: 0 where it is there already.
     pub fn missing_bytes(&self, ready: &Ready, format: Format) -> u64 {
         let is_there = match &ready.imported {
-            Some(_) => is_whole(&ready.path(format), &metas(&ready.size.config(), ready.dtype)),
+            Some(_) => is_whole(
+                &ready.path(format),
+                &metas(&ready.size.config(), ready.dtype),
+            ),
             None => self.is_prepared(ready, format),
         };
         match is_there {
@@ -167,7 +176,9 @@ impl Store {
                     .into_iter()
                     .map(|tensor| (tensor.name.clone(), synthetic(&tensor.name, tensor.initial)))
                     .collect();
-                write(&path, format, &metas, |meta, sink| sources[&meta.name].fill(meta, sink))?
+                write(&path, format, &metas, |meta, sink| {
+                    sources[&meta.name].fill(meta, sink)
+                })?
             }
         };
         let sidecar = Sidecar {
@@ -198,7 +209,10 @@ impl Store {
         };
         sidecar.schema == SCHEMA
             && sidecar.origin == (Origin::Synthetic { seed: SEED })
-            && is_whole(&ready.path(format), &metas(&ready.size.config(), ready.dtype))
+            && is_whole(
+                &ready.path(format),
+                &metas(&ready.size.config(), ready.dtype),
+            )
     }
 
     /// Makes a checkpoint of the user's usable: reads its size off it, checks that every tensor is there,
@@ -309,7 +323,9 @@ fn convert(
 ) -> anyhow::Result<checkpoint::Written> {
     let source = Checkpoint::open(from)?;
     write(to, format, metas, |meta, sink| {
-        source.tensor(&meta.name, &meta.shape)?.read_in_pieces(1 << 20, sink)
+        source
+            .tensor(&meta.name, &meta.shape)?
+            .read_in_pieces(1 << 20, sink)
     })
 }
 
@@ -335,7 +351,8 @@ fn write(
 }
 
 fn progress(doing: &str, path: &Path, bytes: u64) -> ProgressBar {
-    let style = "{prefix} {msg} {bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+    let style =
+        "{prefix} {msg} {bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
     let bar = ProgressBar::new(bytes);
     bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
     bar.set_prefix(doing.to_owned());
@@ -348,7 +365,10 @@ fn progress(doing: &str, path: &Path, bytes: u64) -> ProgressBar {
 
 fn origin_of(path: &Path) -> anyhow::Result<Origin> {
     let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-    let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let modified = metadata
+        .modified()?
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Ok(Origin::File {
         path: path.to_owned(),
         bytes: metadata.len(),
@@ -360,7 +380,10 @@ fn origin_of(path: &Path) -> anyhow::Result<Origin> {
 /// wide, and for others the size must be given.
 fn config_of(checkpoint: &Checkpoint, given: Option<Size>) -> anyhow::Result<Config> {
     let find = |name: &str| {
-        let found = checkpoint.tensors().iter().find(|tensor| tensor.name == name);
+        let found = checkpoint
+            .tensors()
+            .iter()
+            .find(|tensor| tensor.name == name);
         found.with_context(|| {
             format!(
                 "{}: holds no tensor `{name}`: this is no state dict of the book's GPT-2",
@@ -370,7 +393,10 @@ fn config_of(checkpoint: &Checkpoint, given: Option<Size>) -> anyhow::Result<Con
     };
     let (tokens, positions) = (find("tok_emb.weight")?, find("pos_emb.weight")?);
     let ([vocabulary, embedding], [context, _]) = (&tokens.shape[..], &positions.shape[..]) else {
-        bail!("{}: its embeddings are no matrices", checkpoint.path().display());
+        bail!(
+            "{}: its embeddings are no matrices",
+            checkpoint.path().display()
+        );
     };
     let layers = checkpoint.tensors().iter().filter_map(|tensor| {
         let layer = tensor.name.strip_prefix("trf_blocks.")?.split('.').next()?;
@@ -386,7 +412,14 @@ fn config_of(checkpoint: &Checkpoint, given: Option<Size>) -> anyhow::Result<Con
     };
     const HEAD_WIDTH: usize = 64;
     match given.map(Size::config) {
-        Some(given) if Config { heads: config.heads, ..given } == config => config.heads = given.heads,
+        Some(given)
+            if Config {
+                heads: config.heads,
+                ..given
+            } == config =>
+        {
+            config.heads = given.heads
+        }
         Some(given) => {
             config.heads = given.heads;
             bail!(
@@ -396,7 +429,9 @@ fn config_of(checkpoint: &Checkpoint, given: Option<Size>) -> anyhow::Result<Con
                 Size::of(given)
             );
         }
-        None if config.embedding % HEAD_WIDTH == 0 => config.heads = config.embedding / HEAD_WIDTH,
+        None if config.embedding.is_multiple_of(HEAD_WIDTH) => {
+            config.heads = config.embedding / HEAD_WIDTH
+        }
         None => {
             config.heads = 1;
             bail!(
@@ -414,9 +449,14 @@ fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> anyhow::Result<()>
     let expected = config.tensors();
     let wrong = expected.iter().filter_map(|spec| {
         checkpoint.tensor(&spec.name, &spec.shape).err().map(|_| {
-            let found = checkpoint.tensors().iter().find(|tensor| tensor.name == spec.name);
+            let found = checkpoint
+                .tensors()
+                .iter()
+                .find(|tensor| tensor.name == spec.name);
             match found {
-                Some(found) => format!("`{}` is {:?}, not {:?}", spec.name, found.shape, spec.shape),
+                Some(found) => {
+                    format!("`{}` is {:?}, not {:?}", spec.name, found.shape, spec.shape)
+                }
                 None => format!("`{}` is missing", spec.name),
             }
         })
@@ -428,7 +468,11 @@ fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> anyhow::Result<()>
     let wrong: Vec<String> = wrong.chain(unexpected).collect();
     const SHOWN: usize = 8;
     let more = wrong.len().saturating_sub(SHOWN);
-    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let more = if more > 0 {
+        format!(", and {more} more")
+    } else {
+        String::new()
+    };
     ensure!(
         wrong.is_empty(),
         "{}: is no state dict of the book's GPT-2: {}{more}",

@@ -77,7 +77,7 @@ pub struct RunArgs {
     /// These sizes instead of the manifest's
     #[arg(long = "size", value_name = "SIZE", value_delimiter = ',')]
     pub sizes: Vec<Size>,
-    /// These devices instead of the manifest's: auto, flex, vulkan[:N], cuda[:N]
+    /// These devices instead of the manifest's: auto, flex, vulkan, cuda, vulkan:N, cuda:N
     #[arg(long = "device", value_name = "DEVICE", value_delimiter = ',')]
     pub devices: Vec<String>,
     /// This number of repeats instead of the manifest's
@@ -91,14 +91,22 @@ pub struct RunArgs {
     /// {"logits": …}) instead of computing a reference
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
-    /// Write the logits of every run's first forward on [[1, 2, 3]] to <results>/logits
+    /// Write the logits of every run's first forward on [[1, 2, 3]] to the results' folder `logits`
     #[arg(long)]
     pub save_logits: bool,
     /// Folder of the results
-    #[arg(long, value_name = "DIR", help = "Folder of the results [default: results/<machine>/<manifest>]")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "Folder of the results [default: results/<machine>/<manifest>]"
+    )]
     pub out: Option<PathBuf>,
     /// Folder of the charts
-    #[arg(long, value_name = "DIR", help = "Folder of the charts [default: plots/<machine>/<manifest>, or <out>/plots]")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "Folder of the charts [default: plots/<machine>/<manifest>, or <out>/plots]"
+    )]
     pub plots: Option<PathBuf>,
     /// Call the machine this instead of what is detected
     #[arg(long, value_name = "NAME")]
@@ -119,7 +127,11 @@ pub struct PlotArgs {
     #[arg(value_name = "DIR")]
     pub results: PathBuf,
     /// Folder of the charts
-    #[arg(long, value_name = "DIR", help = "Folder of the charts [default: as `run` chooses it]")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "Folder of the charts [default: as `run` chooses it]"
+    )]
     pub plots: Option<PathBuf>,
 }
 

@@ -98,7 +98,10 @@ fn read_outcome(status: ExitStatus, stdout: &str, stderr: &str) -> Outcome {
         return outcome;
     }
     // What Rust prints when an allocation fails, before it aborts.
-    if let Some(line) = stderr.lines().find(|line| line.contains("memory allocation of")) {
+    if let Some(line) = stderr
+        .lines()
+        .find(|line| line.contains("memory allocation of"))
+    {
         return Outcome::ended(Status::Oom, line.trim());
     }
     #[cfg(unix)]
@@ -107,6 +110,11 @@ fn read_outcome(status: ExitStatus, stdout: &str, stderr: &str) -> Outcome {
         return Outcome::ended(Status::Oom, reason);
     }
     let said = stderr.lines().rev().find(|line| !line.trim().is_empty());
-    let said = said.map(|line| format!(": {}", line.trim())).unwrap_or_default();
-    Outcome::ended(Status::Failed, format!("the worker ended without a result, {status}{said}"))
+    let said = said
+        .map(|line| format!(": {}", line.trim()))
+        .unwrap_or_default();
+    Outcome::ended(
+        Status::Failed,
+        format!("the worker ended without a result, {status}{said}"),
+    )
 }

@@ -37,7 +37,9 @@ impl Machine {
             };
             (device.spec.to_string(), state)
         });
-        let gpu = devices.iter().find(|device| !device.is_software && device.state.is_ok());
+        let gpu = devices
+            .iter()
+            .find(|device| !device.is_software && device.state.is_ok());
         let gpu = gpu.and_then(|device| device.state.as_deref().ok());
         let detected = match gpu {
             // `NVIDIA H200, 143771 MiB`: the name.
@@ -87,7 +89,9 @@ fn first_line(path: &str) -> Option<String> {
 
 fn os() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let name = release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
     match name {
         Some(name) => format!("{} {}", name.trim_matches('"'), std::env::consts::ARCH),
         None => format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
@@ -111,7 +115,14 @@ pub fn commit() -> Option<(String, bool)> {
         output.status.success().then(|| text.trim().to_owned())
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--", ":/", ":(top,exclude)results", ":(top,exclude)plots"])?;
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--",
+        ":/",
+        ":(top,exclude)results",
+        ":(top,exclude)plots",
+    ])?;
     Some((commit, !changed.is_empty()))
 }
 
@@ -121,7 +132,10 @@ mod tests {
 
     #[test]
     fn machine_names_fit_into_paths() {
-        assert_eq!(slug("Intel(R) Xeon(R) Platinum 8581C CPU @ 2.10GHz"), "intel-xeon-platinum-8581c-2-10ghz");
+        assert_eq!(
+            slug("Intel(R) Xeon(R) Platinum 8581C CPU @ 2.10GHz"),
+            "intel-xeon-platinum-8581c-2-10ghz"
+        );
         assert_eq!(slug("NVIDIA H200"), "nvidia-h200");
         assert_eq!(slug("../../etc"), "etc");
     }

@@ -11,9 +11,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::exit::Ended;
+use crate::registry;
 use crate::suggest::did_you_mean;
 use crate::units::ByteSize;
-use crate::registry;
 
 /// A checked manifest.
 #[derive(Debug, Clone)]
@@ -106,9 +106,16 @@ impl Manifest {
     /// Reads and checks the manifest at `path`.
     pub fn load(path: &Path) -> anyhow::Result<Manifest> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Ended::Usage(format!("{}: the manifest cannot be read: {error}", path.display()))
+            Ended::Usage(format!(
+                "{}: the manifest cannot be read: {error}",
+                path.display()
+            ))
         })?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         Ok(Manifest::parse(name, &path.display().to_string(), &text).map_err(Ended::Usage)?)
     }
 
@@ -127,7 +134,10 @@ impl Manifest {
         let experiments = if let [all] = &matrix.experiments[..]
             && all.get_ref() == "all"
         {
-            registry::EXPERIMENTS.iter().map(|experiment| experiment.name).collect()
+            registry::EXPERIMENTS
+                .iter()
+                .map(|experiment| experiment.name)
+                .collect()
         } else {
             let find = |name: &str| {
                 let found = registry::find(name).map(|experiment| experiment.name);
@@ -137,14 +147,22 @@ impl Manifest {
         };
         let sizes = checked(&matrix.sizes, parse_size, &at)?;
         let software_sizes = matrix.software_sizes.as_deref();
-        let software_sizes = software_sizes.map(|sizes| checked(sizes, parse_size, &at)).transpose()?;
+        let software_sizes = software_sizes
+            .map(|sizes| checked(sizes, parse_size, &at))
+            .transpose()?;
         let devices = match matrix.devices.as_deref() {
             None => Devices::Auto,
             Some([only]) if only.get_ref() == "auto" => Devices::Auto,
             Some(devices) => Devices::These(checked(devices, parse_device, &at)?),
         };
-        let dtypes = matrix.dtypes.as_deref().map(|dtypes| checked(dtypes, parse, &at));
-        let cache_states = matrix.cache.as_deref().map(|states| checked(states, parse, &at));
+        let dtypes = matrix
+            .dtypes
+            .as_deref()
+            .map(|dtypes| checked(dtypes, parse, &at));
+        let cache_states = matrix
+            .cache
+            .as_deref()
+            .map(|states| checked(states, parse, &at));
         let format = match &matrix.format {
             None => Format::Safetensors,
             Some(format) => match parse(format.get_ref()) {
@@ -162,7 +180,9 @@ impl Manifest {
             Some((value, _)) => Ok(value),
             None => Ok(default),
         };
-        let repeats = matrix.repeats.map(|repeats| (u64::from(*repeats.get_ref()), repeats.span()));
+        let repeats = matrix
+            .repeats
+            .map(|repeats| (u64::from(*repeats.get_ref()), repeats.span()));
         let spanned = |value: Spanned<u64>| (*value.get_ref(), value.span());
         let timeout = file.limits.timeout_seconds.map(spanned);
         let budget = file.limits.budget_minutes.map(spanned);
@@ -174,7 +194,9 @@ impl Manifest {
             software_sizes,
             devices,
             dtypes: dtypes.transpose()?.unwrap_or_else(|| vec![Dtype::F32]),
-            cache_states: cache_states.transpose()?.unwrap_or_else(|| vec![CacheState::Warm]),
+            cache_states: cache_states
+                .transpose()?
+                .unwrap_or_else(|| vec![CacheState::Warm]),
             format,
             repeats: positive("repeats", repeats, 3)? as u32,
             order: matrix.order.unwrap_or(Order::Interleaved),
@@ -209,14 +231,19 @@ pub fn parse_device(text: &str) -> Result<DeviceSpec, String> {
 
 /// The names of all experiments.
 pub fn experiment_names() -> impl Iterator<Item = &'static str> {
-    registry::EXPERIMENTS.iter().map(|experiment| experiment.name)
+    registry::EXPERIMENTS
+        .iter()
+        .map(|experiment| experiment.name)
 }
 
 /// What is said of an unknown word.
 pub fn unknown(what: &str, word: &str, known: impl Iterator<Item = &'static str>) -> String {
     let known: Vec<_> = known.collect();
     let near = did_you_mean(word, known.iter().copied());
-    format!("unknown {what} `{word}`{near} (known: {})", known.join(", "))
+    format!(
+        "unknown {what} `{word}`{near} (known: {})",
+        known.join(", ")
+    )
 }
 
 fn checked<T: PartialEq>(
@@ -228,13 +255,19 @@ fn checked<T: PartialEq>(
     for word in words {
         let value = parse(word.get_ref()).map_err(|message| at(word.span(), message))?;
         if values.contains(&value) {
-            return Err(at(word.span(), format!("`{}` stands here twice", word.get_ref())));
+            return Err(at(
+                word.span(),
+                format!("`{}` stands here twice", word.get_ref()),
+            ));
         }
         values.push(value);
     }
     match values.is_empty() {
         // The list's own place is not known; the table's keys are few.
-        true => Err(at(0..0, "a list in [matrix] is empty: there is nothing to run".to_owned())),
+        true => Err(at(
+            0..0,
+            "a list in [matrix] is empty: there is nothing to run".to_owned(),
+        )),
         false => Ok(values),
     }
 }
@@ -284,21 +317,51 @@ mod tests {
     #[test]
     fn a_wrong_word_is_named_with_its_line_and_the_nearest_valid_one() {
         let cases = [
-            ("experiments = ['naiv']\nsizes = ['small']", ":2: unknown experiment `naiv`; did you mean `naive`?"),
-            ("experiments = ['all']\nsizes = ['smal']", ":3: unknown size `smal`"),
-            ("experiments = ['all']\nsizes = ['smal']", "did you mean `small`?"),
-            ("experiments = ['all']\nsizes = ['small']\ndevices = ['vulcan']", ":4: unknown device `vulcan`"),
-            ("experiments = ['all']\nsizes = ['small']\nrepeat = 3", ":4: unknown key `repeat`; did you mean `repeats`?"),
-            ("experiments = ['all']\nsizes = ['small']\nrepeats = 0", ":4: repeats must be at least 1"),
-            ("experiments = ['all']\nsizes = ['small']\norder = 'interleavd'", "did you mean `interleaved`?"),
-            ("experiments = ['all']\nsizes = ['small', 'small']", ":3: `small` stands here twice"),
-            ("experiments = ['all']\nsizes = ['small']\nformat = 'per-tensor'", ":4: `per-tensor`"),
+            (
+                "experiments = ['naiv']\nsizes = ['small']",
+                ":2: unknown experiment `naiv`; did you mean `naive`?",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['smal']",
+                ":3: unknown size `smal`",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['smal']",
+                "did you mean `small`?",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\ndevices = ['vulcan']",
+                ":4: unknown device `vulcan`",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\nrepeat = 3",
+                ":4: unknown key `repeat`; did you mean `repeats`?",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\nrepeats = 0",
+                ":4: repeats must be at least 1",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\norder = 'interleavd'",
+                "did you mean `interleaved`?",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small', 'small']",
+                ":3: `small` stands here twice",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\nformat = 'per-tensor'",
+                ":4: `per-tensor`",
+            ),
             ("experiments = []\nsizes = ['small']", "nothing to run"),
             ("experiments = ['all'", "test.toml:"),
         ];
         for (body, expected) in cases {
             let error = parse(&format!("[matrix]\n{body}\n")).unwrap_err();
-            assert!(error.contains(expected), "{error}\nshould contain {expected}");
+            assert!(
+                error.contains(expected),
+                "{error}\nshould contain {expected}"
+            );
             assert!(error.starts_with("test.toml:"), "{error}");
         }
     }

@@ -61,14 +61,19 @@ impl Planned {
     /// the device's share lies there too.
     pub fn predicted_ram_bytes(&self) -> u64 {
         let contract = (self.experiment.contract)(self.memory_model(), self.footprint());
-        let device = contract.device_bytes.filter(|_| self.device.is_in_host_memory);
+        let device = contract
+            .device_bytes
+            .filter(|_| self.device.is_in_host_memory);
         contract.host_heap_bytes + device.unwrap_or(0)
     }
 
     /// Why it would not be run; `None` where it would.
     pub fn obstacle(&self, available_ram_bytes: Option<u64>) -> Option<String> {
         if let Err(reason) = &self.device.state {
-            return Some(format!("device {} cannot be used: {reason}", self.device.spec));
+            return Some(format!(
+                "device {} cannot be used: {reason}",
+                self.device.spec
+            ));
         }
         if let Err(reason) = (self.experiment.applies)(self.memory_model()) {
             return Some(reason.to_owned());
@@ -113,8 +118,14 @@ pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
 }
 
 /// One repeat of everything that is to be run at one size.
-fn matrix_of(manifest: &Manifest, size: Size, devices: &[DeviceReport], repeat: u32) -> Vec<Planned> {
-    let poses_as_gpu = |device: &&DeviceReport| device.is_software && device.spec.backend != BackendKind::Flex;
+fn matrix_of(
+    manifest: &Manifest,
+    size: Size,
+    devices: &[DeviceReport],
+    repeat: u32,
+) -> Vec<Planned> {
+    let poses_as_gpu =
+        |device: &&DeviceReport| device.is_software && device.spec.backend != BackendKind::Flex;
     let is_wanted = |device: &&DeviceReport| match &manifest.software_sizes {
         Some(sizes) if poses_as_gpu(device) => sizes.contains(&size),
         _ => true,
@@ -140,7 +151,11 @@ fn matrix_of(manifest: &Manifest, size: Size, devices: &[DeviceReport], repeat: 
 
 fn devices(wanted: &Devices, found: &[DeviceReport]) -> Vec<DeviceReport> {
     match wanted {
-        Devices::Auto => found.iter().filter(|device| device.state.is_ok()).cloned().collect(),
+        Devices::Auto => found
+            .iter()
+            .filter(|device| device.state.is_ok())
+            .cloned()
+            .collect(),
         Devices::These(specs) => specs
             .iter()
             .map(|&spec| {
@@ -183,7 +198,10 @@ mod tests {
     fn auto_runs_on_what_is_usable_and_a_device_asked_for_is_a_row_all_the_same() {
         let auto = plan(&manifest("sizes = ['small']\nrepeats = 1"), &found());
         assert!(auto.iter().all(|run| run.device.state.is_ok()));
-        let asked = plan(&manifest("sizes = ['small']\ndevices = ['cuda', 'cuda:7']"), &found());
+        let asked = plan(
+            &manifest("sizes = ['small']\ndevices = ['cuda', 'cuda:7']"),
+            &found(),
+        );
         assert!(asked[0].obstacle(None).unwrap().contains("no d"));
         assert_eq!(asked.len(), 2 * 3 * crate::registry::EXPERIMENTS.len());
     }
@@ -192,7 +210,10 @@ mod tests {
     fn a_plan_is_the_same_every_time_and_every_run_has_an_id_of_its_own() {
         let manifest = manifest("sizes = ['medium', 'small']");
         let ids = |runs: Vec<Planned>| runs.iter().map(Planned::id).collect::<Vec<_>>();
-        let (first, second) = (ids(plan(&manifest, &found())), ids(plan(&manifest, &found())));
+        let (first, second) = (
+            ids(plan(&manifest, &found())),
+            ids(plan(&manifest, &found())),
+        );
         assert_eq!(first, second);
         assert_eq!(first.iter().collect::<HashSet<_>>().len(), first.len());
         assert!(first[0].contains("small"), "small sizes come first");
@@ -203,16 +224,22 @@ mod tests {
         let runs = plan(&manifest("sizes = ['small']\ndevices = ['flex']"), &found());
         let repeats: Vec<_> = runs.iter().map(|run| run.repeat).collect();
         assert!(repeats.is_sorted());
-        let first: HashSet<_> = runs[..7].iter().map(|run| run.experiment.name).collect();
-        assert_eq!(first.len(), 7);
+        let all = crate::registry::EXPERIMENTS.len();
+        let first: HashSet<_> = runs[..all].iter().map(|run| run.experiment.name).collect();
+        assert_eq!(first.len(), all);
     }
 
     #[test]
     fn a_cpu_that_poses_as_a_gpu_is_spared_the_sizes_it_is_not_meant_for() {
         let text = "sizes = ['small', 'large']\nsoftware_sizes = ['small']\nrepeats = 1";
         let runs = plan(&manifest(text), &found());
-        let large: HashSet<_> = runs.iter().filter(|run| run.size == Size::Large).collect::<Vec<_>>()
-            .iter().map(|run| run.device.spec.to_string()).collect();
+        let large: HashSet<_> = runs
+            .iter()
+            .filter(|run| run.size == Size::Large)
+            .collect::<Vec<_>>()
+            .iter()
+            .map(|run| run.device.spec.to_string())
+            .collect();
         assert_eq!(large, HashSet::from(["flex".to_owned()]));
         assert_eq!(runs.len(), 3 * crate::registry::EXPERIMENTS.len());
     }
@@ -227,7 +254,10 @@ mod tests {
     #[test]
     fn a_run_that_cannot_fit_is_refused_with_the_numbers() {
         let runs = plan(&manifest("sizes = ['xl']\ndevices = ['flex']"), &found());
-        let naive = runs.iter().find(|run| run.experiment.name == "naive").unwrap();
+        let naive = runs
+            .iter()
+            .find(|run| run.experiment.name == "naive")
+            .unwrap();
         assert!(naive.obstacle(Some(12 << 30)).unwrap().contains("12.2 GiB"));
         assert!(naive.obstacle(Some(64 << 30)).is_none());
     }

@@ -32,11 +32,21 @@ fn regenerate(text: &str, root: &Path) -> anyhow::Result<String> {
     while let Some(begin) = rest.find(BEGIN) {
         let (before, block) = rest.split_at(begin);
         let (Some(head_end), Some(end)) = (block.find('\n'), block.find(END)) else {
-            bail!("a generated part has no end: {}", block.lines().next().unwrap_or_default());
+            bail!(
+                "a generated part has no end: {}",
+                block.lines().next().unwrap_or_default()
+            );
         };
         let head = &block[..head_end];
-        let what = head.trim_start_matches(BEGIN).trim_end_matches("-->").trim();
-        write!(out, "{before}{head}\n{}\n{END}", part(what, root)?.trim_end())?;
+        let what = head
+            .trim_start_matches(BEGIN)
+            .trim_end_matches("-->")
+            .trim();
+        write!(
+            out,
+            "{before}{head}\n{}\n{END}",
+            part(what, root)?.trim_end()
+        )?;
         rest = &block[end + END.len()..];
     }
     Ok(out + rest)
@@ -74,7 +84,10 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let text = std::fs::read_to_string(root.join("README.md")).unwrap();
         let renewed = regenerate(&text, &root).unwrap();
-        assert!(renewed.contains("| [naive](experiments/naive) |"), "the README has no catalogue");
+        assert!(
+            renewed.contains("| [naive](experiments/naive) |"),
+            "the README has no catalogue"
+        );
         assert!(text == renewed, "README.md is stale: run `just readme`");
     }
 }

@@ -74,7 +74,8 @@ impl Record {
         self.device_in_use_peak_bytes = outcome.device_in_use_peak_bytes;
         self.device_reserved_peak_bytes = outcome.device_reserved_peak_bytes;
         self.device_driver_peak_bytes = outcome.device_driver_peak_bytes;
-        self.device_peak_phase.clone_from(&outcome.device_peak_phase);
+        self.device_peak_phase
+            .clone_from(&outcome.device_peak_phase);
         self.bytes_read = outcome.bytes_read;
         self.host_contract_bytes = outcome.host_contract_bytes;
         self.device_contract_bytes = outcome.device_contract_bytes;
@@ -96,15 +97,19 @@ impl Results {
     /// Opens the folder for appending, creating it first. A row that an interrupted write left half is cut
     /// off. Returns the rows that are there.
     pub fn open(folder: &Path) -> anyhow::Result<(Results, Vec<Record>)> {
-        std::fs::create_dir_all(folder.join("timelines"))
-            .with_context(|| format!("{}: the results cannot be written there", folder.display()))?;
+        std::fs::create_dir_all(folder.join("timelines")).with_context(|| {
+            format!("{}: the results cannot be written there", folder.display())
+        })?;
         let path = runs_path(folder);
         let mut kept = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
-        let whole = kept.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let whole = kept
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |end| end + 1);
         kept.truncate(whole);
         let records = parse(&kept, &path)?;
         let runs = OpenOptions::new()
@@ -112,7 +117,8 @@ impl Results {
             .append(true)
             .open(&path)
             .with_context(|| format!("{}: cannot be written", path.display()))?;
-        runs.set_len(whole as u64).with_context(|| path.display().to_string())?;
+        runs.set_len(whole as u64)
+            .with_context(|| path.display().to_string())?;
         let folder = folder.to_owned();
         Ok((Results { folder, runs }, records))
     }
@@ -124,7 +130,9 @@ impl Results {
         }
         let path = runs_path(&self.folder);
         let is_new = self.runs.metadata()?.len() == 0;
-        let mut writer = csv::WriterBuilder::new().has_headers(is_new).from_writer(Vec::new());
+        let mut writer = csv::WriterBuilder::new()
+            .has_headers(is_new)
+            .from_writer(Vec::new());
         writer.serialize(record)?;
         // In one write: a reader never sees half a row of a harness that is still running.
         self.runs
@@ -163,7 +171,10 @@ fn write_timeline(path: &Path, timeline: &[Sample]) -> anyhow::Result<()> {
     let mut writer = csv::Writer::from_path(path)?;
     for sample in timeline {
         let time_seconds = round(sample.time_seconds, 1e4);
-        writer.serialize(Sample { time_seconds, ..*sample })?;
+        writer.serialize(Sample {
+            time_seconds,
+            ..*sample
+        })?;
     }
     writer.flush().with_context(|| path.display().to_string())
 }
@@ -256,7 +267,11 @@ mod tests {
             let (mut results, rows) = Results::open(folder.path()).unwrap();
             assert_eq!(rows.len(), 1);
             results.append(&example("c"), &[]).unwrap();
-            let ids: Vec<_> = read_runs(folder.path()).unwrap().into_iter().map(|r| r.run_id).collect();
+            let ids: Vec<_> = read_runs(folder.path())
+                .unwrap()
+                .into_iter()
+                .map(|r| r.run_id)
+                .collect();
             assert_eq!(ids, ["a", "c"]);
         }
     }

@@ -7,12 +7,16 @@ pub const EXPERIMENTS: &[Registered] = include!(concat!(env!("OUT_DIR"), "/regis
 
 /// The experiment of this name.
 pub fn find(name: &str) -> Option<&'static Registered> {
-    EXPERIMENTS.iter().find(|experiment| experiment.name == name)
+    EXPERIMENTS
+        .iter()
+        .find(|experiment| experiment.name == name)
 }
 
 /// The place of this experiment in tables and charts; behind all others where it is not known here.
 pub fn position(name: &str) -> usize {
-    let position = EXPERIMENTS.iter().position(|experiment| experiment.name == name);
+    let position = EXPERIMENTS
+        .iter()
+        .position(|experiment| experiment.name == name);
     position.unwrap_or(EXPERIMENTS.len())
 }
 
@@ -24,7 +28,12 @@ mod tests {
     fn every_experiment_has_a_name_of_its_own_and_a_summary() {
         assert!(EXPERIMENTS.len() >= 7);
         for (position, experiment) in EXPERIMENTS.iter().enumerate() {
-            assert_eq!(super::position(experiment.name), position, "{}", experiment.name);
+            assert_eq!(
+                super::position(experiment.name),
+                position,
+                "{}",
+                experiment.name
+            );
             assert!(!experiment.summary.is_empty());
         }
     }

@@ -87,11 +87,20 @@ pub fn summarise(records: &[Record]) -> Vec<Line> {
     lines.sort_by(|(a, a_rows), (b, b_rows)| {
         let key = |c: &Configuration, rows: &[&Record]| {
             let place = registry::position(&c.experiment);
-            (c.device.clone(), rows[0].model_bytes, c.dtype.clone(), c.cache.clone(), place)
+            (
+                c.device.clone(),
+                rows[0].model_bytes,
+                c.dtype.clone(),
+                c.cache.clone(),
+                place,
+            )
         };
         key(a, a_rows).cmp(&key(b, b_rows))
     });
-    lines.into_iter().map(|(configuration, rows)| line(configuration, &rows)).collect()
+    lines
+        .into_iter()
+        .map(|(configuration, rows)| line(configuration, &rows))
+        .collect()
 }
 
 fn line(configuration: Configuration, rows: &[&Record]) -> Line {
@@ -101,12 +110,22 @@ fn line(configuration: Configuration, rows: &[&Record]) -> Line {
         .filter(|row| row.status == Status::Ok && row.verified)
         .collect();
     let bytes = |field: fn(&Record) -> Option<u64>| {
-        Spread::of(ok.iter().filter_map(|row| field(row)).map(|bytes| bytes as f64))
+        Spread::of(
+            ok.iter()
+                .filter_map(|row| field(row))
+                .map(|bytes| bytes as f64),
+        )
     };
     let mut by_time: Vec<_> = ok.iter().filter(|row| row.load_seconds.is_some()).collect();
-    by_time.sort_by(|a, b| a.load_seconds.partial_cmp(&b.load_seconds).expect("times are numbers"));
+    by_time.sort_by(|a, b| {
+        a.load_seconds
+            .partial_cmp(&b.load_seconds)
+            .expect("times are numbers")
+    });
     let median_run = by_time.get(by_time.len().saturating_sub(1) / 2);
-    let trouble = rows.iter().find(|row| row.status != Status::Ok || !row.verified);
+    let trouble = rows
+        .iter()
+        .find(|row| row.status != Status::Ok || !row.verified);
     let first = rows[0];
     Line {
         configuration,
@@ -141,19 +160,33 @@ impl Line {
 /// `summary.csv`: medians, minima, maxima and multiples of the model.
 pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let measures: [(&str, fn(&Line) -> Option<Spread>); 8] = [
+    type Measure = (&'static str, fn(&Line) -> Option<Spread>);
+    let measures: [Measure; 8] = [
         ("load_seconds", |line| line.load_seconds),
         ("first_forward_seconds", |line| line.first_forward_seconds),
         ("host_heap_peak_bytes", |line| line.host_heap_peak_bytes),
         ("host_rss_peak_bytes", |line| line.host_rss_peak_bytes),
         ("host_anon_peak_bytes", |line| line.host_anon_peak_bytes),
         ("host_file_peak_bytes", |line| line.host_file_peak_bytes),
-        ("device_in_use_peak_bytes", |line| line.device_in_use_peak_bytes),
-        ("device_reserved_peak_bytes", |line| line.device_reserved_peak_bytes),
+        ("device_in_use_peak_bytes", |line| {
+            line.device_in_use_peak_bytes
+        }),
+        ("device_reserved_peak_bytes", |line| {
+            line.device_reserved_peak_bytes
+        }),
     ];
     let mut header: Vec<String> = [
-        "device", "backend", "model", "dtype", "cache", "format", "experiment", "model_bytes",
-        "largest_tensor_bytes", "runs", "ok",
+        "device",
+        "backend",
+        "model",
+        "dtype",
+        "cache",
+        "format",
+        "experiment",
+        "model_bytes",
+        "largest_tensor_bytes",
+        "runs",
+        "ok",
     ]
     .map(str::to_owned)
     .to_vec();

@@ -46,7 +46,10 @@ impl Group<'_> {
     /// `flex, medium (1.51 GiB, f32), warm cache`
     pub fn title(&self) -> String {
         let model = units::bytes(self.lines[0].model_bytes);
-        format!("{}, {} ({model}, {}), {} cache", self.device, self.model, self.dtype, self.cache)
+        format!(
+            "{}, {} ({model}, {}), {} cache",
+            self.device, self.model, self.dtype, self.cache
+        )
     }
 
     /// Whether the device has memory of its own.
@@ -59,7 +62,13 @@ impl Group<'_> {
         if self.is_discrete() {
             header.push("device peak");
         }
-        header.extend(["host heap peak", "host resident peak", "of it file pages", "load", "ok"]);
+        header.extend([
+            "host heap peak",
+            "host resident peak",
+            "of it file pages",
+            "load",
+            "ok",
+        ]);
         header
     }
 
@@ -108,12 +117,21 @@ pub fn terminal(lines: &[Line]) -> String {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        writeln!(out, "\n{}: medians, and multiples of the model", group.title()).expect("a string grows");
+        writeln!(
+            out,
+            "\n{}: medians, and multiples of the model",
+            group.title()
+        )
+        .expect("a string grows");
         writeln!(out, "{table}").expect("a string grows");
         for line in &group.lines {
             if let Some((status, reason)) = &line.trouble {
-                writeln!(out, "  {}: {status}: {reason}", line.configuration.experiment)
-                    .expect("a string grows");
+                writeln!(
+                    out,
+                    "  {}: {status}: {reason}",
+                    line.configuration.experiment
+                )
+                .expect("a string grows");
             }
         }
     }
@@ -125,7 +143,10 @@ pub fn markdown(lines: &[Line]) -> String {
     let mut out = String::new();
     for group in groups(lines) {
         let header = group.header();
-        let rule = header.iter().enumerate().map(|(column, _)| if column == 0 { "---" } else { "---:" });
+        let rule = header
+            .iter()
+            .enumerate()
+            .map(|(column, _)| if column == 0 { "---" } else { "---:" });
         let rule: Vec<_> = rule.collect();
         writeln!(out, "**{}**\n", group.title()).expect("a string grows");
         writeln!(out, "| {} |", header.join(" | ")).expect("a string grows");
@@ -133,10 +154,17 @@ pub fn markdown(lines: &[Line]) -> String {
         for row in group.rows() {
             writeln!(out, "| {} |", row.join(" | ")).expect("a string grows");
         }
-        let troubles = group.lines.iter().filter_map(|line| Some((line, line.trouble.as_ref()?)));
+        let troubles = group
+            .lines
+            .iter()
+            .filter_map(|line| Some((line, line.trouble.as_ref()?)));
         for (line, (status, reason)) in troubles {
-            writeln!(out, "\n{}: {status}: {reason}", line.configuration.experiment)
-                .expect("a string grows");
+            writeln!(
+                out,
+                "\n{}: {status}: {reason}",
+                line.configuration.experiment
+            )
+            .expect("a string grows");
         }
         out.push('\n');
     }

@@ -48,10 +48,15 @@ impl FromStr for ByteSize {
             "GiB" => Some(1 << 30),
             _ => None,
         };
-        let value: Option<f64> = digits.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
+        let value: Option<f64> = digits
+            .parse()
+            .ok()
+            .filter(|value: &f64| value.is_finite() && *value >= 0.0);
         match (value, scale) {
             (Some(value), Some(scale)) => Ok(ByteSize((value * scale as f64) as u64)),
-            _ => Err(format!("`{text}` is no size: write 2GiB, 512MiB or a number of bytes")),
+            _ => Err(format!(
+                "`{text}` is no size: write 2GiB, 512MiB or a number of bytes"
+            )),
         }
     }
 }

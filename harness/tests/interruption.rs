@@ -9,17 +9,27 @@ use std::time::{Duration, Instant};
 use common::{Place, TINY};
 
 fn ids(place: &Place) -> Vec<String> {
-    place.rows().into_iter().map(|row| row["run_id"].clone()).collect()
+    place
+        .rows()
+        .into_iter()
+        .map(|row| row["run_id"].clone())
+        .collect()
 }
 
 #[test]
 fn an_interrupt_keeps_what_is_recorded_and_resume_neither_loses_nor_doubles_a_row() {
     let place = Place::new();
     place.manifest("repeats = 10");
-    let mut child = place.command(&["run", "m.toml", "--out", "out"]).spawn().unwrap();
+    let mut child = place
+        .command(&["run", "m.toml", "--out", "out"])
+        .spawn()
+        .unwrap();
     let start = Instant::now();
     while ids(&place).len() < 3 {
-        assert!(start.elapsed() < Duration::from_secs(60), "nothing is recorded");
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "nothing is recorded"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     let pid = rustix::process::Pid::from_child(&child);
@@ -31,7 +41,11 @@ fn an_interrupt_keeps_what_is_recorded_and_resume_neither_loses_nor_doubles_a_ro
     let (said, code) = place.run_manifest(&["--resume"]);
     assert_eq!(code, 0, "{said}");
     let after = ids(&place);
-    assert_eq!(after[..before.len()], before, "what was recorded stays as it is");
+    assert_eq!(
+        after[..before.len()],
+        before,
+        "what was recorded stays as it is"
+    );
     assert_eq!(after.len(), 70);
     assert_eq!(after.iter().collect::<HashSet<_>>().len(), 70);
 }
@@ -54,9 +68,15 @@ fn an_interrupted_harness_says_how_to_go_on_and_leaves_no_worker_behind() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let start = Instant::now();
     let output = child.wait_with_output().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(5), "the worker was waited for");
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "the worker was waited for"
+    );
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("harness run m.toml --out out --resume"), "{said}");
+    assert!(
+        said.contains("harness run m.toml --out out --resume"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -12,23 +12,42 @@ fn assert_usage_error(place: &Place, args: &[&str], expected: &[&str]) {
         assert!(said.contains(expected), "{said}\nshould contain {expected}");
     }
     assert!(!place.path().join("out").exists(), "something was run");
-    assert!(!place.path().join("checkpoints").exists(), "something was prepared");
+    assert!(
+        !place.path().join("checkpoints").exists(),
+        "something was prepared"
+    );
 }
 
 #[test]
 fn a_wrong_manifest_is_refused_with_file_line_and_the_nearest_valid_word() {
     let place = Place::new();
     let cases = [
-        ("experiments = ['naiv']\nsizes = ['small']", "m.toml:2: unknown experiment `naiv`; did you mean `naive`?"),
-        ("experiments = ['all']\nsizes = ['mediun']", "m.toml:3: unknown size `mediun`"),
-        ("experiments = ['all']\nsizes = ['small']\ndevices = ['cpu']", "m.toml:4: unknown device `cpu`"),
-        ("experiments = ['all']\nsizes = ['small']\nrepeat = 2", "m.toml:4: unknown key `repeat`; did you mean `repeats`?"),
+        (
+            "experiments = ['naiv']\nsizes = ['small']",
+            "m.toml:2: unknown experiment `naiv`; did you mean `naive`?",
+        ),
+        (
+            "experiments = ['all']\nsizes = ['mediun']",
+            "m.toml:3: unknown size `mediun`",
+        ),
+        (
+            "experiments = ['all']\nsizes = ['small']\ndevices = ['cpu']",
+            "m.toml:4: unknown device `cpu`",
+        ),
+        (
+            "experiments = ['all']\nsizes = ['small']\nrepeat = 2",
+            "m.toml:4: unknown key `repeat`; did you mean `repeats`?",
+        ),
     ];
     for (matrix, expected) in cases {
         place.write("m.toml", &format!("[matrix]\n{matrix}\n"));
         assert_usage_error(&place, &["run", "m.toml", "--out", "out"], &[expected]);
     }
-    assert_usage_error(&place, &["run", "absent.toml", "--out", "out"], &["absent.toml", "cannot be read"]);
+    assert_usage_error(
+        &place,
+        &["run", "absent.toml", "--out", "out"],
+        &["absent.toml", "cannot be read"],
+    );
 }
 
 #[test]
@@ -36,8 +55,16 @@ fn wrong_arguments_are_refused() {
     let place = Place::new();
     place.manifest("");
     let run = |more: &[&'static str]| [&["run", "m.toml", "--out", "out"], more].concat();
-    assert_usage_error(&place, &run(&["--only", "naiv"]), &["did you mean `naive`?"]);
-    assert_usage_error(&place, &run(&["--device", "vulcan"]), &["did you mean `vulkan`?"]);
+    assert_usage_error(
+        &place,
+        &run(&["--only", "naiv"]),
+        &["did you mean `naive`?"],
+    );
+    assert_usage_error(
+        &place,
+        &run(&["--device", "vulcan"]),
+        &["did you mean `vulkan`?"],
+    );
     assert_usage_error(&place, &run(&["--size", "tiny"]), &["unknown size `tiny`"]);
     assert_usage_error(&place, &run(&["--repeats", "0"]), &["0 is not in"]);
 }
@@ -51,7 +78,10 @@ fn a_disk_without_room_is_told_before_anything_is_written() {
     );
     let (said, code) = place.run_manifest(&[]);
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("the checkpoints need 622 MiB") && said.contains("the disk has"), "{said}");
+    assert!(
+        said.contains("the checkpoints need 622 MiB") && said.contains("the disk has"),
+        "{said}"
+    );
     assert!(!place.path().join("checkpoints").exists());
 }
 
@@ -65,17 +95,25 @@ fn a_device_that_is_not_there_is_a_row_with_the_reason() {
     let skipped = rows.iter().find(|row| row["device"] == "vulkan:9").unwrap();
     assert_eq!(skipped["status"], "skipped");
     assert!(skipped["reason"].contains("this machine has no device vulkan:9"));
-    assert_eq!(skipped["load_seconds"], "", "what was not measured is empty");
+    assert_eq!(
+        skipped["load_seconds"], "",
+        "what was not measured is empty"
+    );
 }
 
 #[test]
 fn list_and_doctor_tell_every_experiment_size_and_device() {
     let place = Place::new();
-    for (command, expected) in [("list", vec!["mmap-assign", "1638022400", "flex", "cuda"]), ("doctor", vec!["burn", "0.21.0", "VmHWM", "flex"])] {
+    for (command, expected) in [
+        ("list", vec!["mmap-assign", "1638022400", "flex", "cuda"]),
+        ("doctor", vec!["burn", "0.21.0", "VmHWM", "flex"]),
+    ] {
         let output = place.run(&[command]);
         assert!(output.status.success());
         let said = String::from_utf8(output.stdout).unwrap();
-        expected.iter().for_each(|expected| assert!(said.contains(expected), "{said}"));
+        expected
+            .iter()
+            .for_each(|expected| assert!(said.contains(expected), "{said}"));
     }
 }
 
@@ -86,6 +124,13 @@ fn a_dry_run_prints_the_plan_and_leaves_no_trace() {
     let output = place.run(&["run", "m.toml", "--dry-run"]);
     assert!(output.status.success());
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("runs:   21") && said.contains("disk:"), "{said}");
-    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1, "only the manifest is there");
+    assert!(
+        said.contains("runs:   21") && said.contains("disk:"),
+        "{said}"
+    );
+    assert_eq!(
+        std::fs::read_dir(place.path()).unwrap().count(),
+        1,
+        "only the manifest is there"
+    );
 }

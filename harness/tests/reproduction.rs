@@ -13,9 +13,15 @@ fn every_technique_ends_ok_and_verified_with_its_contract_held_and_everything_is
     let rows = place.rows();
     assert_eq!(rows.len(), 2 * 7);
     for row in &rows {
-        assert_eq!((&*row["status"], &*row["verified"], &*row["contract_held"]), ("ok", "true", "true"), "{row:?}");
+        assert_eq!(
+            (&*row["status"], &*row["verified"], &*row["contract_held"]),
+            ("ok", "true", "true"),
+            "{row:?}"
+        );
         assert!(!row["first_forward_seconds"].is_empty());
-        let timeline = place.out("timelines").join(format!("{}.csv", row["run_id"]));
+        let timeline = place
+            .out("timelines")
+            .join(format!("{}.csv", row["run_id"]));
         assert!(timeline.exists());
     }
     for file in ["machine.toml", "summary.csv", "summary.md"] {
@@ -23,7 +29,11 @@ fn every_technique_ends_ok_and_verified_with_its_contract_held_and_everything_is
     }
     for chart in ["peaks", "load-time", "timeline"] {
         for extension in ["svg", "png"] {
-            assert!(place.out(&format!("plots/{chart}-flex-{TINY}.{extension}")).exists());
+            assert!(
+                place
+                    .out(&format!("plots/{chart}-flex-{TINY}.{extension}"))
+                    .exists()
+            );
         }
     }
 }
@@ -33,13 +43,28 @@ fn a_file_that_pytorch_saved_is_loaded_by_every_technique_with_pytorchs_logits()
     let place = Place::new();
     place.manifest("repeats = 1");
     let (checkpoint, logits) = (fixture("tiny.pth"), fixture("tiny-logits.safetensors"));
-    let file = ["--checkpoint", &checkpoint, "--size", TINY, "--reference", &logits, "--save-logits"];
+    let file = [
+        "--checkpoint",
+        &checkpoint,
+        "--size",
+        TINY,
+        "--reference",
+        &logits,
+        "--save-logits",
+    ];
     let device = if has_vulkan() { "flex,vulkan" } else { "flex" };
     let (said, code) = place.run_manifest(&[&file[..], &["--device", device]].concat());
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("2 mask buffers of the checkpoint are no weights"), "{said}");
+    assert!(
+        said.contains("2 mask buffers of the checkpoint are no weights"),
+        "{said}"
+    );
     for row in place.rows() {
-        assert_eq!((&*row["status"], &*row["verified"]), ("ok", "true"), "{row:?}");
+        assert_eq!(
+            (&*row["status"], &*row["verified"]),
+            ("ok", "true"),
+            "{row:?}"
+        );
         assert!(!row["first_forward_seconds"].is_empty(), "{row:?}");
         let format = match &*row["experiment"] {
             "init-only" => "",
@@ -55,11 +80,23 @@ fn other_logits_than_pytorchs_are_found_out() {
     let place = Place::new();
     place.manifest("repeats = 1");
     // The prepared model of the same size has other weights than the fixture, so its logits are wrong ones.
-    let (_, code) = place.run_manifest(&["--only", "naive", "--reference", &fixture("tiny-logits.safetensors")]);
+    let (_, code) = place.run_manifest(&[
+        "--only",
+        "naive",
+        "--reference",
+        &fixture("tiny-logits.safetensors"),
+    ]);
     assert_eq!(code, 3);
     let rows = place.rows();
-    assert_eq!((&*rows[0]["status"], &*rows[0]["verified"]), ("failed", "false"));
-    assert!(rows[0]["reason"].contains("logits differ"), "{}", rows[0]["reason"]);
+    assert_eq!(
+        (&*rows[0]["status"], &*rows[0]["verified"]),
+        ("failed", "false")
+    );
+    assert!(
+        rows[0]["reason"].contains("logits differ"),
+        "{}",
+        rows[0]["reason"]
+    );
 }
 
 #[test]
@@ -79,7 +116,9 @@ fn damaged_weights_fail_their_run_with_the_tensor_named_and_the_others_go_on() {
     let place = Place::new();
     place.manifest("repeats = 1");
     assert!(place.run(&["prepare", "--size", TINY]).status.success());
-    let path = place.path().join(format!("checkpoints/{TINY}-f32/model.safetensors"));
+    let path = place
+        .path()
+        .join(format!("checkpoints/{TINY}-f32/model.safetensors"));
     let mut bytes = std::fs::read(&path).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -90,7 +129,11 @@ fn damaged_weights_fail_their_run_with_the_tensor_named_and_the_others_go_on() {
         match &*row["experiment"] {
             "naive" => {
                 assert_eq!((&*row["status"], &*row["verified"]), ("failed", "false"));
-                assert!(row["reason"].contains("`out_head.weight` differs"), "{}", row["reason"]);
+                assert!(
+                    row["reason"].contains("`out_head.weight` differs"),
+                    "{}",
+                    row["reason"]
+                );
             }
             _ => assert_eq!(row["status"], "ok"),
         }
@@ -102,19 +145,29 @@ fn a_missing_truncated_or_foreign_checkpoint_fails_each_run_with_the_reason() {
     let place = Place::new();
     place.manifest("repeats = 1");
     let whole = std::fs::read(fixture("tiny.pth")).unwrap();
-    std::fs::write(place.path().join("truncated.pth"), &whole[..whole.len() / 2]).unwrap();
+    std::fs::write(
+        place.path().join("truncated.pth"),
+        &whole[..whole.len() / 2],
+    )
+    .unwrap();
     place.write("foreign.pth", "no checkpoint at all");
     for (file, expected) in [
         ("absent.pth", "cannot open"),
         ("truncated.pth", "truncated"),
         ("foreign.pth", "no checkpoint"),
-        (&fixture("tiny-logits.safetensors"), "no state dict of the book's GPT-2"),
+        (
+            &fixture("tiny-logits.safetensors"),
+            "no state dict of the book's GPT-2",
+        ),
     ] {
         let (said, code) = place.run_manifest(&["--checkpoint", file, "--only", "init-only,naive"]);
         assert_eq!(code, 3, "{said}");
         for row in place.rows() {
             match &*row["experiment"] {
-                "naive" => assert!(row["status"] == "failed" && row["reason"].contains(expected), "{row:?}"),
+                "naive" => assert!(
+                    row["status"] == "failed" && row["reason"].contains(expected),
+                    "{row:?}"
+                ),
                 _ => assert_eq!(row["status"], "ok"),
             }
         }
@@ -126,12 +179,17 @@ fn a_truncated_prepared_checkpoint_is_made_anew() {
     let place = Place::new();
     place.manifest("repeats = 1");
     assert!(place.run(&["prepare", "--size", TINY]).status.success());
-    let path = place.path().join(format!("checkpoints/{TINY}-f32/model.safetensors"));
+    let path = place
+        .path()
+        .join(format!("checkpoints/{TINY}-f32/model.safetensors"));
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() / 3]).unwrap();
     let (said, code) = place.run_manifest(&["--only", "naive"]);
     assert_eq!(code, 0, "{said}");
-    assert!(std::fs::read(&path).unwrap() == whole, "preparing is deterministic");
+    assert!(
+        std::fs::read(&path).unwrap() == whole,
+        "preparing is deterministic"
+    );
 }
 
 #[test]

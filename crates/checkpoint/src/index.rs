@@ -90,7 +90,10 @@ impl Checkpoint {
     /// If there is none, or it has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<&TensorRange, Error> {
         let Some(&position) = self.by_name.get(name) else {
-            return Err(Error::invalid(&self.path, format!("holds no tensor `{name}`")));
+            return Err(Error::invalid(
+                &self.path,
+                format!("holds no tensor `{name}`"),
+            ));
         };
         let tensor = &self.tensors[position];
         if tensor.shape != shape {
@@ -111,7 +114,11 @@ impl Checkpoint {
     pub fn dtype(&self) -> Result<Dtype, Error> {
         let first = self.tensors.first();
         let first = first.ok_or_else(|| Error::invalid(&self.path, "holds no tensors"))?;
-        match self.tensors.iter().find(|tensor| tensor.dtype != first.dtype) {
+        match self
+            .tensors
+            .iter()
+            .find(|tensor| tensor.dtype != first.dtype)
+        {
             None => Ok(first.dtype),
             Some(other) => {
                 let reason = format!(
@@ -154,7 +161,12 @@ impl TensorRange {
     /// If the file cannot be read, or has shrunk since it was opened.
     pub fn read_rows(&self, rows: Range<usize>, buffer: &mut [u8]) -> Result<(), Error> {
         let range = self.rows(rows);
-        assert_eq!(range.end - range.start, buffer.len() as u64, "{}", self.name);
+        assert_eq!(
+            range.end - range.start,
+            buffer.len() as u64,
+            "{}",
+            self.name
+        );
         let mut file = File::open(&self.file).map_err(Error::io(&self.file, "open"))?;
         file.seek(SeekFrom::Start(range.start))
             .and_then(|_| file.read_exact(buffer))
@@ -207,7 +219,9 @@ impl TensorRange {
         let bytes = self
             .shape
             .iter()
-            .try_fold(self.dtype.bytes(), |bytes, &size| bytes.checked_mul(size as u64));
+            .try_fold(self.dtype.bytes(), |bytes, &size| {
+                bytes.checked_mul(size as u64)
+            });
         let end = bytes.and_then(|bytes| self.offset.checked_add(bytes));
         match end {
             Some(end) if end <= length => Ok(()),

@@ -42,7 +42,10 @@ impl Mapped {
         for tensor in checkpoint.tensors() {
             let end = tensor.offset + tensor.bytes();
             if files[&tensor.file].len() as u64 <= end.saturating_sub(1) {
-                return Err(Error::invalid(&tensor.file, "has shrunk since it was opened"));
+                return Err(Error::invalid(
+                    &tensor.file,
+                    "has shrunk since it was opened",
+                ));
             }
         }
         Ok(Mapped { files })

@@ -118,7 +118,8 @@ impl Source<'_> {
         let Source { tensors, fill } = self;
         for tensor in tensors {
             let one = std::slice::from_ref(tensor);
-            let mut fill = |tensor: &TensorMeta, sink: &mut dyn FnMut(&[u8]) -> _| fill(tensor, sink);
+            let mut fill =
+                |tensor: &TensorMeta, sink: &mut dyn FnMut(&[u8]) -> _| fill(tensor, sink);
             let source = Source {
                 tensors: one,
                 fill: &mut fill,

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Mapped, Synthetic, TensorMeta, Written, write};
+use checkpoint::{
+    Checkpoint, Digest, Dtype, Error, Format, Mapped, Synthetic, TensorMeta, Written, write,
+};
 
 const WEIGHTS: Synthetic = Synthetic {
     seed: 7,
@@ -17,12 +19,18 @@ fn tensors(dtype: Dtype) -> Vec<TensorMeta> {
         dtype,
         shape: shape.to_vec(),
     };
-    vec![meta("tok_emb.weight", &[37, 8]), meta("final_norm.scale", &[8]), meta("a", &[1, 1])]
+    vec![
+        meta("tok_emb.weight", &[37, 8]),
+        meta("final_norm.scale", &[8]),
+        meta("a", &[1, 1]),
+    ]
 }
 
 fn make(folder: &Path, format: Format, dtype: Dtype) -> (PathBuf, Written) {
     let path = folder.join(format.file_name());
-    let written = write(&path, format, &tensors(dtype), &mut |meta, sink| WEIGHTS.fill(meta, sink));
+    let written = write(&path, format, &tensors(dtype), &mut |meta, sink| {
+        WEIGHTS.fill(meta, sink)
+    });
     (path, written.unwrap())
 }
 
@@ -34,7 +42,10 @@ fn every_format_and_dtype_is_read_as_it_was_written() {
             let folder = tempfile::tempdir().unwrap();
             let (path, written) = make(folder.path(), format, dtype);
             let checkpoint = Checkpoint::open(&path).unwrap();
-            assert_eq!((checkpoint.format(), checkpoint.dtype().unwrap()), (format, dtype));
+            assert_eq!(
+                (checkpoint.format(), checkpoint.dtype().unwrap()),
+                (format, dtype)
+            );
             // SAFETY: nobody else knows of the folder.
             let mapped = unsafe { Mapped::new(&checkpoint) }.unwrap();
             for (meta, (name, digest)) in tensors(dtype).iter().zip(&written.digests) {
@@ -49,7 +60,10 @@ fn every_format_and_dtype_is_read_as_it_was_written() {
             }
             digests.push(written.digests);
         }
-        assert!(digests.iter().all(|of_format| *of_format == digests[0]), "formats differ");
+        assert!(
+            digests.iter().all(|of_format| *of_format == digests[0]),
+            "formats differ"
+        );
     }
 }
 
@@ -73,7 +87,10 @@ fn the_same_seed_gives_the_same_file_and_another_gives_another() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join(format.file_name());
             let weights = Synthetic { seed, ..WEIGHTS };
-            write(&path, format, &tensors(Dtype::F32), &mut |meta, sink| weights.fill(meta, sink)).unwrap();
+            write(&path, format, &tensors(Dtype::F32), &mut |meta, sink| {
+                weights.fill(meta, sink)
+            })
+            .unwrap();
             match format {
                 Format::PerTensor => std::fs::read(path.join("a.safetensors")).unwrap(),
                 _ => std::fs::read(path).unwrap(),
@@ -91,7 +108,9 @@ fn a_file_cut_off_anywhere_is_refused_or_its_tensors_are_whole() {
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
-            let error = Checkpoint::open(&path).expect_err("a truncated file was opened").to_string();
+            let error = Checkpoint::open(&path)
+                .expect_err("a truncated file was opened")
+                .to_string();
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
     }
@@ -114,7 +133,11 @@ fn what_is_no_checkpoint_is_refused_with_what_is_known() {
     let cases: [(&str, &[u8], &str); 4] = [
         ("text", b"hello, world", "no checkpoint"),
         ("empty", b"", "no checkpoint"),
-        ("legacy.pth", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "legacy"),
+        (
+            "legacy.pth",
+            b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.",
+            "legacy",
+        ),
         ("zip", b"PK\x03\x04 and no more", "no valid .pth"),
     ];
     for (name, bytes, expected) in cases {
@@ -125,7 +148,9 @@ fn what_is_no_checkpoint_is_refused_with_what_is_known() {
     }
     let error = Checkpoint::open(folder.path().join("absent")).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
-    let error = Checkpoint::open(tempfile::tempdir().unwrap().path()).unwrap_err().to_string();
+    let error = Checkpoint::open(tempfile::tempdir().unwrap().path())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("no per-tensor checkpoint"), "{error}");
 }
 
@@ -133,8 +158,18 @@ fn what_is_no_checkpoint_is_refused_with_what_is_known() {
 fn a_failed_write_leaves_nothing_under_the_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    let failed = write(&path, Format::Safetensors, &tensors(Dtype::F32), &mut |_, sink| sink(b"short"));
-    assert!(failed.unwrap_err().to_string().contains("came with 5 bytes"));
+    let failed = write(
+        &path,
+        Format::Safetensors,
+        &tensors(Dtype::F32),
+        &mut |_, sink| sink(b"short"),
+    );
+    assert!(
+        failed
+            .unwrap_err()
+            .to_string()
+            .contains("came with 5 bytes")
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -155,11 +190,23 @@ for name, tensor in state.items():
         eprintln!("skipped: {python} has no PyTorch");
         return;
     }
-    for (dtype, torch_name) in [(Dtype::F32, "float32"), (Dtype::F16, "float16"), (Dtype::Bf16, "bfloat16")] {
+    for (dtype, torch_name) in [
+        (Dtype::F32, "float32"),
+        (Dtype::F16, "float16"),
+        (Dtype::Bf16, "bfloat16"),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let (path, _) = make(folder.path(), Format::Pth, dtype);
-        let output = Command::new(&python).args(["-c", SCRIPT]).arg(&path).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(&python)
+            .args(["-c", SCRIPT])
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let checkpoint = Checkpoint::open(&path).unwrap();
         let expected = tensors(dtype).into_iter().map(|meta| {
             let mut sum = 0;
@@ -171,6 +218,9 @@ for name, tensor in state.items():
             tensor.read_in_pieces(64, add).unwrap();
             format!("{}|torch.{torch_name}|{:?}|{sum}\n", meta.name, meta.shape)
         });
-        assert_eq!(String::from_utf8_lossy(&output.stdout), expected.collect::<String>());
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            expected.collect::<String>()
+        );
     }
 }

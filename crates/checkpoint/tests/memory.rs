@@ -30,9 +30,15 @@ fn writing_and_digesting_takes_a_few_mebibytes_whatever_the_tensors_take() {
         let path = folder.path().join(format.file_name());
         let before = CountingAllocator::current_bytes();
         CountingAllocator::reset_peak();
-        write(&path, format, &tensors, &mut |meta, sink| weights.fill(meta, sink)).unwrap();
+        write(&path, format, &tensors, &mut |meta, sink| {
+            weights.fill(meta, sink)
+        })
+        .unwrap();
         let checkpoint = Checkpoint::open(&path).unwrap();
-        checkpoint.tensors().iter().for_each(|tensor| drop(tensor.digest().unwrap()));
+        checkpoint
+            .tensors()
+            .iter()
+            .for_each(|tensor| drop(tensor.digest().unwrap()));
         let peak = CountingAllocator::peak_bytes() - before;
         assert!(peak <= ALLOWED_BYTES, "{format}: {peak} bytes");
 
@@ -42,7 +48,9 @@ fn writing_and_digesting_takes_a_few_mebibytes_whatever_the_tensors_take() {
             whole.extend_from_slice(piece);
             Ok::<_, Error>(())
         };
-        checkpoint.tensors()[0].read_in_pieces(1 << 20, collect).unwrap();
+        checkpoint.tensors()[0]
+            .read_in_pieces(1 << 20, collect)
+            .unwrap();
         assert!(CountingAllocator::peak_bytes() - before >= LARGEST_BYTES);
     }
 }

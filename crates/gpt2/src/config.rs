@@ -120,7 +120,10 @@ impl FromStr for Size {
     type Err = InvalidSize;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Some(size) = Size::NAMED.into_iter().find(|size| size.to_string() == text) {
+        if let Some(size) = Size::NAMED
+            .into_iter()
+            .find(|size| size.to_string() == text)
+        {
             return Ok(size);
         }
         let invalid = |reason| InvalidSize {
@@ -153,7 +156,7 @@ impl FromStr for Size {
             heads: dimension(h, 'h')?,
             qkv_bias,
         };
-        if config.embedding % config.heads != 0 {
+        if !config.embedding.is_multiple_of(config.heads) {
             return Err(invalid("the heads must divide the embedding"));
         }
         Ok(Size::of(config))
@@ -183,7 +186,13 @@ mod tests {
 
     #[test]
     fn nonsense_sizes_are_refused_with_a_reason() {
-        for text in ["", "tiny", "v0-c1-e1-l1-h1", "v9-c8-e5-l1-h2", "v1-c1-e1-l1"] {
+        for text in [
+            "",
+            "tiny",
+            "v0-c1-e1-l1-h1",
+            "v9-c8-e5-l1-h2",
+            "v1-c1-e1-l1",
+        ] {
             let error = text.parse::<Size>().unwrap_err().to_string();
             assert!(error.contains("unknown size"), "{error}");
         }

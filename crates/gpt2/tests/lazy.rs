@@ -45,7 +45,12 @@ fn assigning_a_lazy_parameter_does_not_initialise_it_first_and_keeps_every_eleme
     }
     for tensor in model.tensors_mut(&config()) {
         let values: Vec<f32> = tensor.shards[0].value().into_data().to_vec().unwrap();
-        assert!(values.iter().enumerate().all(|(index, &value)| value == index as f32));
+        assert!(
+            values
+                .iter()
+                .enumerate()
+                .all(|(index, &value)| value == index as f32)
+        );
     }
 }
 
@@ -59,7 +64,10 @@ fn shards_cover_every_row_once_within_the_limit() {
             assert_eq!(shard.rows.start, next);
             next = shard.rows.end;
             let elements = shard.rows.len() as u64 * 4;
-            assert!(elements <= limit.max(4), "{elements} elements for a limit of {limit}");
+            assert!(
+                elements <= limit.max(4),
+                "{elements} elements for a limit of {limit}"
+            );
         }
         assert_eq!(next, 10);
     }

@@ -18,7 +18,12 @@ fn fixture(name: &str) -> Checkpoint {
 fn values(tensor: &TensorRange) -> Vec<f32> {
     let mut bytes = vec![0; tensor.bytes() as usize];
     tensor.read_rows(0..tensor.shape[0], &mut bytes).unwrap();
-    bytes.as_chunks::<4>().0.iter().map(|&word| f32::from_le_bytes(word)).collect()
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|&word| f32::from_le_bytes(word))
+        .collect()
 }
 
 fn logits(max_shard_elements: u64) -> Vec<f32> {
@@ -27,7 +32,9 @@ fn logits(max_shard_elements: u64) -> Vec<f32> {
     let mut model = Gpt2::<Flex>::lazy(&config, max_shard_elements, &device);
     let checkpoint = fixture("tiny.pth");
     for destination in model.tensors_mut(&config) {
-        let tensor = checkpoint.tensor(&destination.spec.name, &destination.spec.shape).unwrap();
+        let tensor = checkpoint
+            .tensor(&destination.spec.name, &destination.spec.shape)
+            .unwrap();
         let all = values(tensor);
         let row = all.len() / destination.spec.shape[0];
         let shard = |rows: &std::ops::Range<usize>| {
@@ -46,8 +53,13 @@ fn assert_matches_pytorch(logits: &[f32]) {
     let file = fixture("tiny-logits.safetensors");
     let expected = values(file.tensor("logits", &[1, 3, 257]).unwrap());
     assert_eq!(logits.len(), expected.len());
-    let magnitude = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
-    assert!(magnitude > 1.0, "the fixture's logits say little: {magnitude} at most");
+    let magnitude = expected
+        .iter()
+        .fold(0f32, |most, value| most.max(value.abs()));
+    assert!(
+        magnitude > 1.0,
+        "the fixture's logits say little: {magnitude} at most"
+    );
     for (ours, theirs) in logits.iter().zip(&expected) {
         let error = (ours - theirs).abs() / magnitude;
         assert!(error <= 1e-4, "{ours} for {theirs}: {error} of the largest");
@@ -68,7 +80,10 @@ fn forward_gives_pytorchs_logits_with_the_vocabulary_tables_in_shards() {
 #[test]
 fn the_masks_in_the_state_dict_are_told_and_left_out() {
     let checkpoint = fixture("tiny.pth");
-    assert_eq!(checkpoint.ignored(), ["trf_blocks.0.att.mask", "trf_blocks.1.att.mask"]);
+    assert_eq!(
+        checkpoint.ignored(),
+        ["trf_blocks.0.att.mask", "trf_blocks.1.att.mask"]
+    );
     let config = SIZE.parse::<Size>().unwrap().config();
     assert_eq!(checkpoint.tensors().len(), config.tensors().len());
 }

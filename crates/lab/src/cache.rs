@@ -38,21 +38,26 @@ impl CacheState {
     ///
     /// If the files cannot be read, or the state is not reached.
     pub fn establish(self, path: &Path) -> Result<Option<f64>, Error> {
+        // The kernel may take pages back, or not yet have let go of them, while the last ones are read.
+        const TRIES: u32 = 5;
         let files = files_of(path)?;
-        for file in &files {
-            match self {
-                CacheState::Warm => read_through(file)?,
-                CacheState::Cold => drop_pages(file)?,
+        let mut fraction = None;
+        for _ in 0..TRIES {
+            for file in &files {
+                match self {
+                    CacheState::Warm => read_through(file)?,
+                    CacheState::Cold => drop_pages(file)?,
+                }
+            }
+            fraction = resident_fraction(&files)?;
+            if fraction.is_none_or(|fraction| self.is_reached(fraction)) {
+                return Ok(fraction);
             }
         }
-        let fraction = resident_fraction(&files)?;
-        match fraction {
-            Some(fraction) if !self.is_reached(fraction) => Err(Error::Setup(format!(
-                "the checkpoint could not be made {self}: {:.1} % of it is in the page cache",
-                fraction * 100.0
-            ))),
-            _ => Ok(fraction),
-        }
+        Err(Error::CacheState {
+            wanted: self,
+            resident_percent: fraction.unwrap_or_default() * 100.0,
+        })
     }
 }
 
@@ -69,7 +74,9 @@ impl FromStr for CacheState {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let known = CacheState::ALL.into_iter().find(|state| state.to_string() == text);
+        let known = CacheState::ALL
+            .into_iter()
+            .find(|state| state.to_string() == text);
         known.ok_or_else(|| format!("unknown cache state `{text}`: use warm or cold"))
     }
 }
@@ -83,7 +90,9 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
         return Ok(vec![path.to_owned()]);
     }
     let entries = std::fs::read_dir(path).map_err(unreadable(path))?;
-    let files: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let files: Result<Vec<_>, _> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
     files.map_err(unreadable(path))
 }
 
@@ -105,7 +114,9 @@ fn drop_pages(path: &Path) -> Result<(), Error> {
 
 #[cfg(not(target_os = "linux"))]
 fn drop_pages(_: &Path) -> Result<(), Error> {
-    Err(Error::Setup("a cold cache can be had on Linux only".to_owned()))
+    Err(Error::Setup(
+        "a cold cache can be had on Linux only".to_owned(),
+    ))
 }
 
 /// The fraction of the files' pages that are in the page cache.

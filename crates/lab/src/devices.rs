@@ -62,7 +62,9 @@ impl FromStr for DeviceSpec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, index) = text.split_once(':').unwrap_or((text, "0"));
-        let backend = BackendKind::ALL.into_iter().find(|backend| backend.name() == name);
+        let backend = BackendKind::ALL
+            .into_iter()
+            .find(|backend| backend.name() == name);
         match (backend, index.parse()) {
             (Some(backend), Ok(index)) => Ok(DeviceSpec { backend, index }),
             _ => Err(format!(
@@ -158,7 +160,9 @@ fn find_cuda() -> Vec<DeviceReport> {
 }
 
 /// Calls `$then::<E, B>($spec)` with the backend that the run asks for.
-pub(crate) fn dispatch<E: crate::Experiment>(spec: &RunSpec) -> Result<crate::Outcome, crate::Error> {
+pub(crate) fn dispatch<E: crate::Experiment>(
+    spec: &RunSpec,
+) -> Result<crate::Outcome, crate::Error> {
     use crate::worker::execute_on;
     match spec.device.backend {
         BackendKind::Flex => execute_on::<E, crate::Host>(spec),

@@ -1,5 +1,7 @@
 //! Why a run did not end with a loaded model.
 
+use crate::CacheState;
+
 /// An error of a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,6 +31,16 @@ pub enum Error {
     /// The loaded model is not what the checkpoint holds.
     #[error("verification failed: {0}")]
     Verification(String),
+    /// The page cache could not be brought into the wanted state, so that the run was not made.
+    #[error(
+        "the checkpoint could not be made {wanted}: {resident_percent:.1} % of it is in the page cache"
+    )]
+    CacheState {
+        /// The state asked for.
+        wanted: CacheState,
+        /// How much of the checkpoint is in the page cache.
+        resident_percent: f64,
+    },
     /// The run could not be set up as asked.
     #[error("{0}")]
     Setup(String),
@@ -38,7 +50,13 @@ impl Error {
     /// An error whose text came out of a panic: CubeCL reports exhausted devices that way.
     pub(crate) fn from_panic(message: String) -> Error {
         let lower = message.to_lowercase();
-        let signs = ["out of memory", "outofmemory", "out_of_memory", "bufferto", "allocat"];
+        let signs = [
+            "out of memory",
+            "outofmemory",
+            "out_of_memory",
+            "bufferto",
+            "allocat",
+        ];
         if signs.iter().any(|sign| lower.contains(sign)) {
             Error::OutOfMemory(message)
         } else {

@@ -57,7 +57,9 @@ pub(crate) fn save(logits: &[f32], to: &Path) -> Result<(), Error> {
     };
     let bytes = logits.iter().flat_map(|value| value.to_le_bytes());
     let bytes: Vec<u8> = bytes.collect();
-    write(to, Format::Safetensors, &[meta], &mut |_, sink| sink(&bytes))?;
+    write(to, Format::Safetensors, &[meta], &mut |_, sink| {
+        sink(&bytes)
+    })?;
     Ok(())
 }
 

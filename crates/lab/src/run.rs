@@ -108,7 +108,9 @@ impl<B: Platform> Run<B> {
     ) -> Result<Vec<TensorData>, Error> {
         let tensor = checkpoint.tensor(&destination.spec.name, &destination.spec.shape)?;
         let shards = destination.shards.iter();
-        shards.map(|shard| self.read(tensor, shard.rows.clone())).collect()
+        shards
+            .map(|shard| self.read(tensor, shard.rows.clone()))
+            .collect()
     }
 
     /// Creates a tensor on the device from flat data, as Burn does it for a parameter
@@ -171,7 +173,9 @@ impl<B: Platform> Run<B> {
             tensor
         };
         let shards = destination.shards.iter();
-        shards.map(|shard| allocate(shard.shape().iter().product())).collect()
+        shards
+            .map(|shard| allocate(shard.shape().iter().product()))
+            .collect()
     }
 
     fn max_shard_elements(&self) -> u64 {

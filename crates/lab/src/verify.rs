@@ -53,9 +53,11 @@ pub(crate) fn initial_weights<B: Platform>(
             })?;
         }
         let elements = tensor.spec.elements();
-        moments.check(tensor.spec.initial, elements).map_err(|reason| {
-            Error::Verification(format!("parameter `{}` {reason}", tensor.spec.name))
-        })
+        moments
+            .check(tensor.spec.initial, elements)
+            .map_err(|reason| {
+                Error::Verification(format!("parameter `{}` {reason}", tensor.spec.name))
+            })
     })
 }
 
@@ -66,12 +68,18 @@ pub(crate) fn logits(computed: &[f32], reference: &[f32], tolerance: f64) -> Res
         let reason = format!("{computed} logits, where the reference has {reference}");
         return Err(Error::Verification(reason));
     }
-    let magnitude = reference.iter().fold(0f32, |most, value| most.max(value.abs()));
+    let magnitude = reference
+        .iter()
+        .fold(0f32, |most, value| most.max(value.abs()));
     let pairs = computed.iter().zip(reference);
     // A maximum that keeps NaN, which `f32::max` would drop.
     let difference = pairs.fold(0f32, |most, (a, b)| {
         let difference = (a - b).abs();
-        if difference > most || difference.is_nan() { difference } else { most }
+        if difference > most || difference.is_nan() {
+            difference
+        } else {
+            most
+        }
     });
     let error = f64::from(difference) / f64::from(magnitude.max(f32::MIN_POSITIVE));
     if error <= tolerance {
@@ -170,7 +178,11 @@ mod tests {
         let mut moments = Moments::default();
         (0..1000).for_each(|_| moments.add(0.0));
         assert!(moments.check(Initial::Normal, 1000).is_err());
-        assert!(moments.check(Initial::Uniform { bound: 0.1 }, 1000).is_err());
+        assert!(
+            moments
+                .check(Initial::Uniform { bound: 0.1 }, 1000)
+                .is_err()
+        );
         assert!(moments.check(Initial::Zeros, 1000).is_ok());
         assert!(moments.check(Initial::Zeros, 1001).is_err());
     }

@@ -13,8 +13,8 @@ use gpt2::Gpt2;
 use crate::meter::{Panics, Peaks, Recorder};
 use crate::outcome::{Outcome, Status};
 use crate::{
-    BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, MemoryModel, Platform, Reads,
-    Run, devices, reference, verify,
+    BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, MemoryModel, Platform,
+    Reads, Run, devices, reference, verify,
 };
 
 /// What a worker is to do.
@@ -54,6 +54,7 @@ pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
 fn ended(error: &Error) -> Outcome {
     let status = match error {
         Error::OutOfMemory(_) => Status::Oom,
+        Error::CacheState { .. } => Status::Skipped,
         _ => Status::Failed,
     };
     Outcome::ended(status, error.to_string())
@@ -65,13 +66,7 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
     warm_up::<B>(&device)?;
     let resident_fraction = match E::READS {
         Reads::Nothing => None,
-        Reads::StateDict | Reads::PerTensor => match spec.cache.establish(&spec.checkpoint) {
-            Ok(fraction) => fraction,
-            Err(error @ Error::Setup(_)) if spec.checkpoint.exists() => {
-                return Ok(Outcome::ended(Status::Skipped, error.to_string()));
-            }
-            Err(error) => return Err(error),
-        },
+        Reads::StateDict | Reads::PerTensor => spec.cache.establish(&spec.checkpoint)?,
     };
     let max_tensor_bytes = B::max_tensor_bytes(&device);
     let footprint = Footprint::new(&spec.config, spec.dtype, max_tensor_bytes);
@@ -121,7 +116,8 @@ fn open_device<B: Platform>(spec: &RunSpec) -> Result<B::Device, Error> {
     // f32 is the default already, and on bf16 software Vulkan would have to be asked first: a tensor of an
     // unsupported dtype poisons its server (CubeCL 0.10). This call asks.
     if spec.dtype != Dtype::F32 {
-        set_default_dtypes::<B>(&device, dtype, <B as BackendTypes>::IntElem::dtype()).map_err(refused)?;
+        set_default_dtypes::<B>(&device, dtype, <B as BackendTypes>::IntElem::dtype())
+            .map_err(refused)?;
         if spec.device.backend != BackendKind::Flex {
             let ints = <Host as BackendTypes>::IntElem::dtype();
             set_default_dtypes::<Host>(&Default::default(), dtype, ints).map_err(refused)?;
@@ -134,7 +130,10 @@ fn open_device<B: Platform>(spec: &RunSpec) -> Result<B::Device, Error> {
 /// The first allocation and the first kernels of each kind that initialisation uses: setting up the
 /// runtime is no part of a load.
 fn warm_up<B: Platform>(device: &B::Device) -> Result<(), Error> {
-    for distribution in [Distribution::Normal(0.0, 1.0), Distribution::Uniform(-1.0, 1.0)] {
+    for distribution in [
+        Distribution::Normal(0.0, 1.0),
+        Distribution::Uniform(-1.0, 1.0),
+    ] {
         drop(Tensor::<B, 1>::random([64], distribution, device));
     }
     drop(Tensor::<B, 1>::ones([64], device) + Tensor::<B, 1>::zeros([64], device));
@@ -199,9 +198,15 @@ fn verified<E: Experiment, B: Platform>(
             reference::save(&logits, path)?;
         }
         if !logits.iter().all(|value| value.is_finite()) {
-            return Err(Error::Verification("forward gave logits that are not finite".to_owned()));
+            return Err(Error::Verification(
+                "forward gave logits that are not finite".to_owned(),
+            ));
         }
-        if let Some(path) = spec.reference_logits.as_ref().filter(|_| E::READS != Reads::Nothing) {
+        if let Some(path) = spec
+            .reference_logits
+            .as_ref()
+            .filter(|_| E::READS != Reads::Nothing)
+        {
             let expected = reference::read_logits(path, spec.config.vocabulary)?;
             verify::logits(&logits, &expected, reference::logits_tolerance(spec.dtype))?;
         }

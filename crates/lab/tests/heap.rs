@@ -22,7 +22,10 @@ fn the_instruments_see_known_allocations_to_the_byte_and_to_the_page() {
     assert!(CountingAllocator::is_installed());
 
     // To the byte, also for what is gone at once.
-    assert_eq!(peak_of(|| drop(black_box(vec![1u8; 3 * MIB]))), 3 * MIB as u64);
+    assert_eq!(
+        peak_of(|| drop(black_box(vec![1u8; 3 * MIB]))),
+        3 * MIB as u64
+    );
     let two = || {
         let first = black_box(vec![0u8; MIB]);
         drop(black_box(vec![0u8; 2 * MIB]));
@@ -39,12 +42,17 @@ fn the_instruments_see_known_allocations_to_the_byte_and_to_the_page() {
     assert_eq!(peak_of(|| ()), 0);
 
     // Resident memory: the kernel's own mark. Elsewhere than on Linux it is absent.
-    let Some(before) = ProcessMemory::now() else { return };
+    let Some(before) = ProcessMemory::now() else {
+        return;
+    };
     assert!(ProcessMemory::reset_peak());
     drop(black_box(vec![1u8; 64 * MIB]));
     let after = ProcessMemory::now().unwrap();
     let seen = after.rss_peak_bytes - before.rss_bytes;
-    assert!(seen.abs_diff(64 * MIB as u64) < MIB as u64, "{seen} bytes for a spike of 64 MiB");
+    assert!(
+        seen.abs_diff(64 * MIB as u64) < MIB as u64,
+        "{seen} bytes for a spike of 64 MiB"
+    );
     // Resetting works: the spike is gone from the mark.
     assert!(ProcessMemory::reset_peak());
     assert!(ProcessMemory::now().unwrap().rss_peak_bytes < after.rss_peak_bytes - 32 * MIB as u64);

@@ -16,8 +16,7 @@ pub struct HostThenDevice;
 
 impl Experiment for HostThenDevice {
     const NAME: &'static str = "host-then-device";
-    const SUMMARY: &'static str =
-        "build on the host, read the state dict to the host, copy it in, move the model to the device";
+    const SUMMARY: &'static str = "build on the host, read the state dict to the host, copy it in, move the model to the device";
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         match memory {
@@ -43,7 +42,9 @@ impl Experiment for HostThenDevice {
         run.enter(Phase::Assign);
         for (parameter, data) in on_host.tensors_mut(&run.config).into_iter().zip(state_dict) {
             let host = Default::default();
-            let loaded = data.into_iter().map(|data| Tensor::<Host, 1>::from_data(data, &host));
+            let loaded = data
+                .into_iter()
+                .map(|data| Tensor::<Host, 1>::from_data(data, &host));
             parameter.assign(loaded.collect());
         }
 

@@ -20,8 +20,7 @@ pub struct MetaDevice;
 
 impl Experiment for MetaDevice {
     const NAME: &'static str = "meta-device";
-    const SUMMARY: &'static str =
-        "build without memory, allocate empty on the device, read the state dict to the device, copy it in";
+    const SUMMARY: &'static str = "build without memory, allocate empty on the device, read the state dict to the device, copy it in";
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         match memory {

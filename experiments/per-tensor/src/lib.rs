@@ -19,8 +19,7 @@ pub struct PerTensor;
 
 impl Experiment for PerTensor {
     const NAME: &'static str = "per-tensor";
-    const SUMMARY: &'static str =
-        "build without memory, allocate empty, load, copy and free one file per parameter at a time";
+    const SUMMARY: &'static str = "build without memory, allocate empty, load, copy and free one file per parameter at a time";
     const READS: Reads = Reads::PerTensor;
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {

@@ -45,7 +45,11 @@ impl Experiment for Sequential {
             state_dict.push(run.read_tensor(&checkpoint, &parameter)?);
         }
 
-        let mut pairs: Vec<_> = model.tensors_mut(&run.config).into_iter().zip(state_dict).collect();
+        let mut pairs: Vec<_> = model
+            .tensors_mut(&run.config)
+            .into_iter()
+            .zip(state_dict)
+            .collect();
         // Smallest first: an upload copies its tensor twice on the host (CubeCL 0.10). By the time the
         // large ones come, the small ones have left the host, and the copies find room in what they held.
         pairs.sort_by_key(|(parameter, _)| parameter.spec.elements());

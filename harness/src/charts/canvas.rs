@@ -107,20 +107,64 @@ impl Canvas {
 
 impl Pen<'_> {
     pub fn title(&self, title: &str, subtitle: &str) -> anyhow::Result<()> {
-        self.styled((20, 14), title, TITLE, FontStyle::Bold, &INK, Align::Left, VPos::Top)?;
-        self.styled((20, 42), subtitle, TEXT, FontStyle::Normal, &MUTED, Align::Left, VPos::Top)
+        self.styled(
+            (20, 14),
+            title,
+            TITLE,
+            FontStyle::Bold,
+            &INK,
+            Align::Left,
+            VPos::Top,
+        )?;
+        self.styled(
+            (20, 42),
+            subtitle,
+            TEXT,
+            FontStyle::Normal,
+            &MUTED,
+            Align::Left,
+            VPos::Top,
+        )
     }
 
-    pub fn text(&self, at: (i32, i32), text: &str, colour: &RGBColor, align: Align) -> anyhow::Result<()> {
-        self.styled(at, text, TEXT, FontStyle::Normal, colour, align, VPos::Center)
+    pub fn text(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        colour: &RGBColor,
+        align: Align,
+    ) -> anyhow::Result<()> {
+        self.styled(
+            at,
+            text,
+            TEXT,
+            FontStyle::Normal,
+            colour,
+            align,
+            VPos::Center,
+        )
     }
 
     pub fn bold(&self, at: (i32, i32), text: &str, align: Align) -> anyhow::Result<()> {
         self.styled(at, text, TEXT, FontStyle::Bold, &INK, align, VPos::Center)
     }
 
-    pub fn small(&self, at: (i32, i32), text: &str, colour: &RGBColor, align: Align) -> anyhow::Result<()> {
-        self.styled(at, text, SMALL, FontStyle::Normal, colour, align, VPos::Center)
+    pub fn small(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        colour: &RGBColor,
+        align: Align,
+    ) -> anyhow::Result<()> {
+        self.styled(
+            at,
+            text,
+            SMALL,
+            FontStyle::Normal,
+            colour,
+            align,
+            VPos::Center,
+        )
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -147,14 +191,27 @@ impl Pen<'_> {
     /// The width of a text as [`Pen::small`] and [`Pen::text`] set it, roughly.
     pub fn text_width(text: &str) -> i32 {
         let font = (FAMILY, TEXT).into_font();
-        font.box_size(text).map_or(8 * text.len() as i32, |(width, _)| width as i32)
+        font.box_size(text)
+            .map_or(8 * text.len() as i32, |(width, _)| width as i32)
     }
 
-    pub fn rectangle(&self, from: (i32, i32), to: (i32, i32), colour: &RGBColor) -> anyhow::Result<()> {
-        Ok(self.area.draw(&Rectangle::new([from, to], colour.filled()))?)
+    pub fn rectangle(
+        &self,
+        from: (i32, i32),
+        to: (i32, i32),
+        colour: &RGBColor,
+    ) -> anyhow::Result<()> {
+        Ok(self
+            .area
+            .draw(&Rectangle::new([from, to], colour.filled()))?)
     }
 
-    pub fn line(&self, points: Vec<(i32, i32)>, colour: &RGBColor, width: u32) -> anyhow::Result<()> {
+    pub fn line(
+        &self,
+        points: Vec<(i32, i32)>,
+        colour: &RGBColor,
+        width: u32,
+    ) -> anyhow::Result<()> {
         let style = colour.stroke_width(width);
         Ok(self.area.draw(&PathElement::new(points, style))?)
     }
@@ -173,13 +230,39 @@ impl Pen<'_> {
 
     /// A marker with a white rim, so that one on another stays visible. Shapes tell series apart where
     /// colours do not.
-    pub fn marker(&self, (x, y): (i32, i32), shape: usize, colour: &RGBColor) -> anyhow::Result<()> {
+    pub fn marker(
+        &self,
+        (x, y): (i32, i32),
+        shape: usize,
+        colour: &RGBColor,
+    ) -> anyhow::Result<()> {
         for (radius, colour) in [(7, &WHITE), (5, colour)] {
             match shape % 4 {
-                0 => self.area.draw(&Circle::new((x, y), radius, colour.filled()))?,
-                1 => self.rectangle((x - radius + 1, y - radius + 1), (x + radius - 1, y + radius - 1), colour)?,
-                2 => self.polygon(vec![(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)], colour)?,
-                _ => self.polygon(vec![(x, y - radius), (x + radius, y + radius), (x - radius, y + radius)], colour)?,
+                0 => self
+                    .area
+                    .draw(&Circle::new((x, y), radius, colour.filled()))?,
+                1 => self.rectangle(
+                    (x - radius + 1, y - radius + 1),
+                    (x + radius - 1, y + radius - 1),
+                    colour,
+                )?,
+                2 => self.polygon(
+                    vec![
+                        (x, y - radius),
+                        (x + radius, y),
+                        (x, y + radius),
+                        (x - radius, y),
+                    ],
+                    colour,
+                )?,
+                _ => self.polygon(
+                    vec![
+                        (x, y - radius),
+                        (x + radius, y + radius),
+                        (x - radius, y + radius),
+                    ],
+                    colour,
+                )?,
             }
         }
         Ok(())
@@ -187,7 +270,9 @@ impl Pen<'_> {
 
     /// A dot that shows others through it.
     pub fn dot(&self, at: (i32, i32), colour: &RGBColor) -> anyhow::Result<()> {
-        Ok(self.area.draw(&Circle::new(at, 5, colour.mix(0.55).filled()))?)
+        Ok(self
+            .area
+            .draw(&Circle::new(at, 5, colour.mix(0.55).filled()))?)
     }
 
     /// Coloured squares with what they stand for, from left to right.
@@ -202,7 +287,13 @@ impl Pen<'_> {
     }
 
     /// Vertical grid lines with labels under them.
-    pub fn x_axis(&self, scale: &Scale, top: i32, bottom: i32, label: impl Fn(f64) -> String) -> anyhow::Result<()> {
+    pub fn x_axis(
+        &self,
+        scale: &Scale,
+        top: i32,
+        bottom: i32,
+        label: impl Fn(f64) -> String,
+    ) -> anyhow::Result<()> {
         for tick in scale.ticks() {
             let x = scale.pixel(tick);
             self.line(vec![(x, top), (x, bottom)], &GRID, 1)?;
@@ -212,7 +303,13 @@ impl Pen<'_> {
     }
 
     /// Horizontal grid lines with labels left of them.
-    pub fn y_axis(&self, scale: &Scale, left: i32, right: i32, label: impl Fn(f64) -> String) -> anyhow::Result<()> {
+    pub fn y_axis(
+        &self,
+        scale: &Scale,
+        left: i32,
+        right: i32,
+        label: impl Fn(f64) -> String,
+    ) -> anyhow::Result<()> {
         for tick in scale.ticks() {
             let y = scale.pixel(tick);
             self.line(vec![(left, y), (right, y)], &GRID, 1)?;
@@ -249,7 +346,9 @@ impl Scale {
 /// 1, 2 or 5 times a power of ten, at least `least`.
 fn nice_step(least: f64) -> f64 {
     let power = 10f64.powf(least.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].into_iter().find(|step| step * power >= least * 0.999);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .find(|step| step * power >= least * 0.999);
     step.unwrap_or(10.0) * power
 }
 
@@ -270,7 +369,12 @@ mod tests {
 
     #[test]
     fn ticks_are_round_numbers_within_the_scale() {
-        let scale = Scale { max: 2.3, from: 0, to: 100, ticks: 5 };
+        let scale = Scale {
+            max: 2.3,
+            from: 0,
+            to: 100,
+            ticks: 5,
+        };
         assert_eq!(scale.ticks(), [0.0, 0.5, 1.0, 1.5, 2.0]);
         assert_eq!((scale.pixel(0.0), scale.pixel(2.3)), (0, 100));
         assert_eq!(short(0.5), "0.5");

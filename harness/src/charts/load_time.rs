@@ -13,7 +13,10 @@ const PITCH: i32 = 40;
 
 pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
     let bottom = TOP + PITCH * group.lines.len() as i32;
-    let samples = group.lines.iter().flat_map(|line| &line.load_samples_seconds);
+    let samples = group
+        .lines
+        .iter()
+        .flat_map(|line| &line.load_samples_seconds);
     let slowest = samples.copied().fold(f64::MIN_POSITIVE, f64::max);
     let scale = Scale {
         max: slowest * 1.05,
@@ -23,12 +26,26 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
     };
     Canvas::draw(WIDTH, bottom + 54, |pen| {
         pen.title("Load time by loading technique", &group.title())?;
-        pen.small((20, 78), "each dot a run in a fresh process; bar and number: the median", &MUTED, Align::Left)?;
+        pen.small(
+            (20, 78),
+            "each dot a run in a fresh process; bar and number: the median",
+            &MUTED,
+            Align::Left,
+        )?;
         pen.x_axis(&scale, TOP - 8, bottom, |tick| format!("{} s", short(tick)))?;
-        pen.small((RIGHT, bottom + 36), "until the device is synchronised", &MUTED, Align::Right)?;
+        pen.small(
+            (RIGHT, bottom + 36),
+            "until the device is synchronised",
+            &MUTED,
+            Align::Right,
+        )?;
         for (row, line) in group.lines.iter().enumerate() {
             let middle = TOP + PITCH * row as i32 + PITCH / 2 - 4;
-            pen.bold((LEFT - 12, middle), &line.configuration.experiment, Align::Right)?;
+            pen.bold(
+                (LEFT - 12, middle),
+                &line.configuration.experiment,
+                Align::Right,
+            )?;
             for &seconds in &line.load_samples_seconds {
                 pen.dot((scale.pixel(seconds), middle), &HOST)?;
             }
@@ -36,7 +53,12 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
                 let x = scale.pixel(spread.median);
                 pen.rectangle((x - 1, middle - 12), (x + 1, middle + 12), &INK)?;
                 let end = scale.pixel(spread.max).max(x) + 14;
-                pen.small((end, middle), &units::seconds(spread.median), &INK, Align::Left)?;
+                pen.small(
+                    (end, middle),
+                    &units::seconds(spread.median),
+                    &INK,
+                    Align::Left,
+                )?;
             }
         }
         Ok(())

@@ -25,7 +25,9 @@ pub fn by_device(lines: &[Line]) -> Vec<Series<'_>> {
     let mut all: Vec<Series<'_>> = Vec::new();
     for line in lines {
         let c = &line.configuration;
-        let is_same = |s: &&mut Series<'_>| (s.device, s.dtype, s.cache) == (&*c.device, &*c.dtype, &*c.cache);
+        let is_same = |s: &&mut Series<'_>| {
+            (s.device, s.dtype, s.cache) == (&*c.device, &*c.dtype, &*c.cache)
+        };
         match all.iter_mut().find(is_same) {
             Some(series) => series.lines.push(line),
             None => all.push(Series {
@@ -44,7 +46,11 @@ type Measure = fn(&Line) -> Option<Spread>;
 /// `None` where there is one size only: there is nothing to compare.
 pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
     let smallest = series.lines.iter().map(|line| line.model_bytes).min();
-    if series.lines.iter().all(|line| Some(line.model_bytes) == smallest) {
+    if series
+        .lines
+        .iter()
+        .all(|line| Some(line.model_bytes) == smallest)
+    {
         return Ok(None);
     }
     let mut panels: Vec<(&str, Measure)> = Vec::new();
@@ -53,11 +59,20 @@ pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
     }
     panels.push(("host heap", |line| line.host_heap_peak_bytes));
     let height = TOP + PANEL_HEIGHT * panels.len() as i32 + 10;
-    let subtitle = format!("{}, {}, {} cache: medians", series.device, series.dtype, series.cache);
+    let subtitle = format!(
+        "{}, {}, {} cache: medians",
+        series.device, series.dtype, series.cache
+    );
     let canvas = Canvas::draw(WIDTH, height, |pen| {
         pen.title("Peak memory against the size of the model", &subtitle)?;
         for (place, (title, measure)) in panels.iter().enumerate() {
-            panel(pen, TOP + PANEL_HEIGHT * place as i32, title, &series.lines, *measure)?;
+            panel(
+                pen,
+                TOP + PANEL_HEIGHT * place as i32,
+                title,
+                &series.lines,
+                *measure,
+            )?;
         }
         Ok(())
     })?;
@@ -71,10 +86,18 @@ struct Curve<'a> {
     points: Vec<(f64, f64)>,
 }
 
-fn panel(pen: &Pen<'_>, top: i32, title: &str, lines: &[&Line], measure: Measure) -> anyhow::Result<()> {
+fn panel(
+    pen: &Pen<'_>,
+    top: i32,
+    title: &str,
+    lines: &[&Line],
+    measure: Measure,
+) -> anyhow::Result<()> {
     let mut curves: Vec<Curve<'_>> = Vec::new();
     for line in lines {
-        let Some(spread) = measure(line) else { continue };
+        let Some(spread) = measure(line) else {
+            continue;
+        };
         let point = (line.model_bytes as f64 / GIB, spread.median / GIB);
         let name = &*line.configuration.experiment;
         match curves.iter_mut().find(|curve| curve.name == name) {
@@ -107,14 +130,23 @@ fn panel(pen: &Pen<'_>, top: i32, title: &str, lines: &[&Line], measure: Measure
     pen.bold((20, top + 6), title, Align::Left)?;
     pen.x_axis(&x, top + 24, bottom, |tick| format!("{} GiB", short(tick)))?;
     pen.y_axis(&y, LEFT, RIGHT, |tick| format!("{} GiB", short(tick)))?;
-    pen.small((RIGHT, bottom + 30), "the model's bytes", &MUTED, Align::Right)?;
+    pen.small(
+        (RIGHT, bottom + 30),
+        "the model's bytes",
+        &MUTED,
+        Align::Right,
+    )?;
 
     // Curves that lie on one another: the first drawn are the broadest, so that each stays visible.
     let breadth = |order: usize| (2 * (curves.len() - order) as u32).clamp(2, 9);
     let pixel = |point: &(f64, f64)| (x.pixel(point.0), y.pixel(point.1));
     for (order, curve) in curves.iter().enumerate() {
         let colour = colour(curve.place);
-        pen.line(curve.points.iter().map(pixel).collect(), &colour, breadth(order))?;
+        pen.line(
+            curve.points.iter().map(pixel).collect(),
+            &colour,
+            breadth(order),
+        )?;
     }
     for curve in &curves {
         for point in &curve.points {
@@ -125,7 +157,12 @@ fn panel(pen: &Pen<'_>, top: i32, title: &str, lines: &[&Line], measure: Measure
 }
 
 /// The names at the right ends of the curves, moved apart where they would overlap.
-fn labels(pen: &Pen<'_>, curves: &[Curve<'_>], y: &Scale, (top, bottom): (i32, i32)) -> anyhow::Result<()> {
+fn labels(
+    pen: &Pen<'_>,
+    curves: &[Curve<'_>],
+    y: &Scale,
+    (top, bottom): (i32, i32),
+) -> anyhow::Result<()> {
     const PITCH: i32 = 19;
     let end = |curve: &Curve<'_>| curve.points.last().map_or(0, |point| y.pixel(point.1));
     let mut order: Vec<&Curve<'_>> = curves.iter().collect();
@@ -143,7 +180,11 @@ fn labels(pen: &Pen<'_>, curves: &[Curve<'_>], y: &Scale, (top, bottom): (i32, i
     }
     for (curve, place) in order.into_iter().zip(places) {
         let colour = colour(curve.place);
-        pen.line(vec![(RIGHT + 2, end(curve)), (RIGHT + 16, place)], &colour, 1)?;
+        pen.line(
+            vec![(RIGHT + 2, end(curve)), (RIGHT + 16, place)],
+            &colour,
+            1,
+        )?;
         pen.marker((RIGHT + 24, place), curve.place, &colour)?;
         pen.text((RIGHT + 36, place), curve.name, &INK, Align::Left)?;
     }

@@ -13,20 +13,32 @@ const BAR: i32 = 15;
 const GAP: i32 = 3;
 
 /// A kind of memory: how it is shown, and what was measured of it.
-type Kind = (plotters::style::RGBColor, &'static str, fn(&Line) -> Option<Spread>);
+type Kind = (
+    plotters::style::RGBColor,
+    &'static str,
+    fn(&Line) -> Option<Spread>,
+);
 
 pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
     let mut kinds: Vec<Kind> = Vec::new();
     if group.is_discrete() {
-        kinds.push((DEVICE, "device memory in use", |line| line.device_in_use_peak_bytes));
+        kinds.push((DEVICE, "device memory in use", |line| {
+            line.device_in_use_peak_bytes
+        }));
     }
     kinds.push((HOST, "host heap", |line| line.host_heap_peak_bytes));
-    kinds.push((FILE, "host file pages (reclaimable)", |line| line.host_file_peak_bytes));
+    kinds.push((FILE, "host file pages (reclaimable)", |line| {
+        line.host_file_peak_bytes
+    }));
 
     let pitch = kinds.len() as i32 * (BAR + GAP) + 16;
     let bottom = TOP + pitch * group.lines.len() as i32;
-    let times = |line: &Line, kind: &Kind| kind.2(line).map(|spread| line.times_model(spread.median));
-    let all = group.lines.iter().flat_map(|line| kinds.iter().filter_map(move |kind| times(line, kind)));
+    let times =
+        |line: &Line, kind: &Kind| kind.2(line).map(|spread| line.times_model(spread.median));
+    let all = group
+        .lines
+        .iter()
+        .flat_map(|line| kinds.iter().filter_map(move |kind| times(line, kind)));
     let highest = all.fold(2.0, f64::max);
     let scale = Scale {
         max: highest * 1.2,
@@ -37,18 +49,29 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
 
     Canvas::draw(WIDTH, bottom + 54, |pen| {
         pen.title("Peak memory by loading technique", &group.title())?;
-        let legend = kinds.iter().map(|(colour, label, _)| (*colour, (*label).to_owned()));
+        let legend = kinds
+            .iter()
+            .map(|(colour, label, _)| (*colour, (*label).to_owned()));
         pen.legend((20, 82), &legend.collect::<Vec<_>>())?;
         pen.x_axis(&scale, TOP - 8, bottom, |tick| format!("{}×", short(tick)))?;
         for guide in [1.0, 2.0] {
             pen.dashes(scale.pixel(guide), TOP - 8, bottom, &GUIDE)?;
         }
-        pen.small((WIDTH - 24, bottom + 36), "multiples of the model's bytes", &MUTED, Align::Right)?;
+        pen.small(
+            (WIDTH - 24, bottom + 36),
+            "multiples of the model's bytes",
+            &MUTED,
+            Align::Right,
+        )?;
 
         for (row, line) in group.lines.iter().enumerate() {
             let top = TOP + pitch * row as i32;
             let middle = top + (kinds.len() as i32 * (BAR + GAP) - GAP) / 2;
-            pen.bold((LEFT - 12, middle), &line.configuration.experiment, Align::Right)?;
+            pen.bold(
+                (LEFT - 12, middle),
+                &line.configuration.experiment,
+                Align::Right,
+            )?;
             for (place, kind) in kinds.iter().enumerate() {
                 let y = top + place as i32 * (BAR + GAP);
                 let Some(bytes) = kind.2(line).map(|spread| spread.median) else {
@@ -61,8 +84,17 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
                 }
                 let end = scale.pixel(line.times_model(bytes));
                 pen.rectangle((LEFT, y), (end.max(LEFT + 1), y + BAR), &kind.0)?;
-                let label = format!("{:.2}× · {}", line.times_model(bytes), units::bytes(bytes as u64));
-                pen.small((end.max(LEFT + 1) + 6, y + BAR / 2), &label, &INK, Align::Left)?;
+                let label = format!(
+                    "{:.2}× · {}",
+                    line.times_model(bytes),
+                    units::bytes(bytes as u64)
+                );
+                pen.small(
+                    (end.max(LEFT + 1) + 6, y + BAR / 2),
+                    &label,
+                    &INK,
+                    Align::Left,
+                )?;
             }
         }
         Ok(())

@@ -18,14 +18,22 @@ type Layer = (plotters::style::RGBColor, &'static str, fn(&Sample) -> u64);
 
 pub fn draw(group: &Group<'_>, timelines: &[(&Line, Vec<Sample>)]) -> anyhow::Result<Canvas> {
     let mut layers: Vec<Layer> = vec![
-        (HOST, "host heap", |sample| sample.host_heap_bytes.unwrap_or(sample.host_anon_bytes)),
-        (FILE, "host file pages (reclaimable)", |sample| sample.host_file_bytes),
+        (HOST, "host heap", |sample| {
+            sample.host_heap_bytes.unwrap_or(sample.host_anon_bytes)
+        }),
+        (FILE, "host file pages (reclaimable)", |sample| {
+            sample.host_file_bytes
+        }),
     ];
     if group.is_discrete() {
-        layers.push((DEVICE, "device memory in use", |sample| sample.device_in_use_bytes.unwrap_or(0)));
+        layers.push((DEVICE, "device memory in use", |sample| {
+            sample.device_in_use_bytes.unwrap_or(0)
+        }));
     }
     let model_bytes = group.lines[0].model_bytes as f64;
-    let total = |sample: &Sample| layers.iter().map(|layer| layer.2(sample)).sum::<u64>() as f64 / model_bytes;
+    let total = |sample: &Sample| {
+        layers.iter().map(|layer| layer.2(sample)).sum::<u64>() as f64 / model_bytes
+    };
     let all = timelines.iter().flat_map(|(_, samples)| samples);
     let highest = all.map(total).fold(1.0, f64::max);
 
@@ -33,13 +41,27 @@ pub fn draw(group: &Group<'_>, timelines: &[(&Line, Vec<Sample>)]) -> anyhow::Re
     let height = TOP + rows * PANEL_HEIGHT + 8;
     Canvas::draw(WIDTH, height, |pen| {
         pen.title("Memory over time by loading technique", &group.title())?;
-        let legend = layers.iter().map(|(colour, label, _)| (*colour, (*label).to_owned()));
+        let legend = layers
+            .iter()
+            .map(|(colour, label, _)| (*colour, (*label).to_owned()));
         pen.legend((20, 82), &legend.collect::<Vec<_>>())?;
-        let phases = [Phase::Open, Phase::Materialise, Phase::Read, Phase::Upload, Phase::Assign, Phase::Drop];
+        let phases = [
+            Phase::Open,
+            Phase::Materialise,
+            Phase::Read,
+            Phase::Upload,
+            Phase::Assign,
+            Phase::Drop,
+        ];
         let phases = phases.map(|phase| (phase_colour(phase), phase.to_string()));
         pen.small((20, 110), "strip:", &MUTED, Align::Left)?;
         pen.legend((64, 110), &phases)?;
-        pen.small((WIDTH - 20, 110), "stacked; multiples of the model's bytes", &MUTED, Align::Right)?;
+        pen.small(
+            (WIDTH - 20, 110),
+            "stacked; multiples of the model's bytes",
+            &MUTED,
+            Align::Right,
+        )?;
         for (place, (line, samples)) in timelines.iter().enumerate() {
             let left = (place % COLUMNS) as i32 * PANEL_WIDTH;
             let top = TOP + (place / COLUMNS) as i32 * PANEL_HEIGHT;
@@ -67,7 +89,12 @@ fn panel(
         ticks: 4,
     };
     let Some(last) = samples.last().filter(|_| samples.len() > 1) else {
-        return pen.small((left, (plot_top + bottom) / 2), "no timeline was recorded", &MUTED, Align::Left);
+        return pen.small(
+            (left, (plot_top + bottom) / 2),
+            "no timeline was recorded",
+            &MUTED,
+            Align::Left,
+        );
     };
     let x = Scale {
         max: last.time_seconds,
@@ -84,8 +111,15 @@ fn panel(
             .map(|(sample, floor)| floor + line.times_model(bytes(sample) as f64))
             .collect();
         let at = |index: usize, level: f64| (x.pixel(samples[index].time_seconds), y.pixel(level));
-        let upper = ceiling.iter().enumerate().map(|(index, &level)| at(index, level));
-        let lower = floor.iter().enumerate().rev().map(|(index, &level)| at(index, level));
+        let upper = ceiling
+            .iter()
+            .enumerate()
+            .map(|(index, &level)| at(index, level));
+        let lower = floor
+            .iter()
+            .enumerate()
+            .rev()
+            .map(|(index, &level)| at(index, level));
         pen.polygon(upper.chain(lower).collect(), colour)?;
         floor = ceiling;
     }
@@ -97,12 +131,21 @@ fn panel(
     }
     for pair in samples.windows(2) {
         let (from, to) = (x.pixel(pair[0].time_seconds), x.pixel(pair[1].time_seconds));
-        pen.rectangle((from, bottom + 4), (to, bottom + 4 + STRIP), &phase_colour(pair[0].phase))?;
+        pen.rectangle(
+            (from, bottom + 4),
+            (to, bottom + 4 + STRIP),
+            &phase_colour(pair[0].phase),
+        )?;
     }
     pen.line(vec![(left, bottom), (right, bottom)], &GRID, 1)?;
     for tick in x.ticks() {
         let label = format!("{} s", short(tick));
-        pen.small((x.pixel(tick), bottom + STRIP + 16), &label, &MUTED, Align::Middle)?;
+        pen.small(
+            (x.pixel(tick), bottom + STRIP + 16),
+            &label,
+            &MUTED,
+            Align::Middle,
+        )?;
     }
     Ok(())
 }

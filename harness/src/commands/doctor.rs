@@ -21,7 +21,10 @@ pub fn doctor(args: &StoreArgs) {
     about.add_row(["memory", &size(machine.memory_bytes)]);
     about.add_row(["memory available", &size(machine::available_memory_bytes())]);
     let disk = size(checkpoints::free_disk_bytes(&args.checkpoints));
-    about.add_row([&format!("disk free for {}", args.checkpoints.display()), &disk]);
+    about.add_row([
+        &format!("disk free for {}", args.checkpoints.display()),
+        &disk,
+    ]);
     println!("{about}\n");
 
     let mut versions = list::table(&["what", "version"]);
@@ -41,12 +44,24 @@ pub fn doctor(args: &StoreArgs) {
     let yes_or_no = |works: bool| if works { "yes" } else { "no" };
     let memory = ProcessMemory::now().is_some();
     let instrument_rows = [
-        ("host heap: counting allocator", CountingAllocator::is_installed()),
+        (
+            "host heap: counting allocator",
+            CountingAllocator::is_installed(),
+        ),
         ("host resident peak: VmHWM", memory),
-        ("  reset before the load: /proc/self/clear_refs", ProcessMemory::reset_peak()),
+        (
+            "  reset before the load: /proc/self/clear_refs",
+            ProcessMemory::reset_peak(),
+        ),
         ("host anonymous and file pages: sampled", memory),
-        ("bytes read: /proc/self/io", ProcessMemory::bytes_read().is_some()),
-        ("page cache: mincore and posix_fadvise", cfg!(target_os = "linux")),
+        (
+            "bytes read: /proc/self/io",
+            ProcessMemory::bytes_read().is_some(),
+        ),
+        (
+            "page cache: mincore and posix_fadvise",
+            cfg!(target_os = "linux"),
+        ),
     ];
     for (what, works) in instrument_rows {
         instruments.add_row([what, yes_or_no(works)]);

@@ -18,7 +18,14 @@ pub fn list() {
     }
     println!("{experiments}\n");
 
-    let mut sizes = table(&["size", "embedding", "layers", "heads", "parameters", "in f32"]);
+    let mut sizes = table(&[
+        "size",
+        "embedding",
+        "layers",
+        "heads",
+        "parameters",
+        "in f32",
+    ]);
     for size in Size::NAMED {
         let config = size.config();
         sizes.add_row([

@@ -25,8 +25,10 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         Command::Plot(args) => plot::plot(&args),
         Command::Readme(args) => readme::update(&args.file),
         Command::Worker(args) => worker::work(&args),
-        Command::Reference(args) => {
-            Ok(lab::write_logits(&args.checkpoint, &args.size.config(), &args.to)?)
-        }
+        Command::Reference(args) => Ok(lab::write_logits(
+            &args.checkpoint,
+            &args.size.config(),
+            &args.to,
+        )?),
     }
 }

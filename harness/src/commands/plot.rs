@@ -11,8 +11,15 @@ use crate::{charts, table};
 
 pub fn plot(args: &PlotArgs) -> anyhow::Result<()> {
     let records = read_runs(&args.results)?;
-    ensure!(!records.is_empty(), "{}: nothing is recorded there yet", args.results.display());
-    let plots = args.plots.clone().unwrap_or_else(|| default_plots(&args.results));
+    ensure!(
+        !records.is_empty(),
+        "{}: nothing is recorded there yet",
+        args.results.display()
+    );
+    let plots = args
+        .plots
+        .clone()
+        .unwrap_or_else(|| default_plots(&args.results));
     let lines = present(&args.results, &plots, &records)?;
     println!("{}", table::terminal(&lines));
     println!("charts: {}", plots.display());

@@ -11,16 +11,34 @@ pub fn prepare(args: &PrepareArgs) -> anyhow::Result<()> {
     let ready: Vec<Ready> = match &args.from {
         Some(file) => {
             let ready = store.import(file, args.sizes.first().copied())?;
-            println!("{}: a GPT-2 of size {}, {}", file.display(), ready.size, ready.dtype);
+            println!(
+                "{}: a GPT-2 of size {}, {}",
+                file.display(),
+                ready.size,
+                ready.dtype
+            );
             if !ready.ignored.is_empty() {
-                println!("  {} mask buffers in it are no weights and are ignored", ready.ignored.len());
+                println!(
+                    "  {} mask buffers in it are no weights and are ignored",
+                    ready.ignored.len()
+                );
             }
             vec![ready]
         }
-        None => args.sizes.iter().map(|&size| store.prepared(size, args.dtype)).collect(),
+        None => args
+            .sizes
+            .iter()
+            .map(|&size| store.prepared(size, args.dtype))
+            .collect(),
     };
-    let all = || ready.iter().flat_map(|ready| args.formats.iter().map(move |format| (ready, *format)));
-    let bytes = all().map(|(ready, format)| store.missing_bytes(ready, format)).sum();
+    let all = || {
+        ready
+            .iter()
+            .flat_map(|ready| args.formats.iter().map(move |format| (ready, *format)))
+    };
+    let bytes = all()
+        .map(|(ready, format)| store.missing_bytes(ready, format))
+        .sum();
     store.check_disk(bytes, SPARE_BYTES)?;
     for (ready, format) in all() {
         store.prepare(ready, format)?;

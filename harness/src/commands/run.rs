@@ -40,7 +40,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| {
         let mut folder = manifest.name.clone();
         if let Some(file) = &args.checkpoint {
-            folder = format!("{folder}-{}", file.file_stem().unwrap_or_default().to_string_lossy());
+            folder = format!(
+                "{folder}-{}",
+                file.file_stem().unwrap_or_default().to_string_lossy()
+            );
         }
         Path::new("results").join(&machine.machine).join(folder)
     });
@@ -50,9 +53,16 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     }
     let (mut results, mut records) = Results::open(&out)?;
     let done: HashSet<String> = records.iter().map(|record| record.run_id.clone()).collect();
-    let missing: Vec<&Planned> = runs.iter().filter(|run| !done.contains(&run.id())).collect();
+    let missing: Vec<&Planned> = runs
+        .iter()
+        .filter(|run| !done.contains(&run.id()))
+        .collect();
     if !done.is_empty() {
-        eprintln!("{} runs are recorded already, {} are missing", done.len(), missing.len());
+        eprintln!(
+            "{} runs are recorded already, {} are missing",
+            done.len(),
+            missing.len()
+        );
     }
     write_machine(&machine, &out)?;
     store.check_disk(
@@ -82,7 +92,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         return Err(session.interrupted().into());
     }
     if let Stopped::BudgetSpent { left } = stopped {
-        println!("the manifest's time budget is spent: {left} runs are left, `{}` makes them", session.resume());
+        println!(
+            "the manifest's time budget is spent: {left} runs are left, `{}` makes them",
+            session.resume()
+        );
     }
     let is_bad = |record: &&Record| !matches!(record.status, Status::Ok | Status::Skipped);
     match records.iter().filter(is_bad).count() {
@@ -98,7 +111,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 /// A file, or the name of a manifest that comes with the harness.
 fn locate(manifest: &Path) -> PathBuf {
-    let named = Path::new("harness/manifests").join(manifest).with_extension("toml");
+    let named = Path::new("harness/manifests")
+        .join(manifest)
+        .with_extension("toml");
     match manifest.exists() || !named.exists() {
         true => manifest.to_owned(),
         false => named,
@@ -109,11 +124,16 @@ fn override_matrix(manifest: &mut Manifest, args: &RunArgs) -> Result<(), Ended>
     for name in &args.only {
         if !manifest.experiments.iter().any(|known| known == name) {
             let known = manifest.experiments.iter().copied();
-            return Err(Ended::Usage(format!("--only: {}", manifest::unknown("experiment", name, known))));
+            return Err(Ended::Usage(format!(
+                "--only: {}",
+                manifest::unknown("experiment", name, known)
+            )));
         }
     }
     if !args.only.is_empty() {
-        manifest.experiments.retain(|name| args.only.iter().any(|only| only == name));
+        manifest
+            .experiments
+            .retain(|name| args.only.iter().any(|only| only == name));
     }
     if !args.sizes.is_empty() {
         manifest.sizes = args.sizes.clone();
@@ -123,7 +143,10 @@ fn override_matrix(manifest: &mut Manifest, args: &RunArgs) -> Result<(), Ended>
         [] => {}
         [auto] if auto == "auto" => manifest.devices = Devices::Auto,
         devices => {
-            let parsed = devices.iter().map(|device| manifest::parse_device(device)).collect();
+            let parsed = devices
+                .iter()
+                .map(|device| manifest::parse_device(device))
+                .collect();
             let parsed: Result<Vec<_>, _> = parsed;
             let parsed = parsed.map_err(|error| Ended::Usage(format!("--device: {error}")))?;
             manifest.devices = Devices::These(parsed);
@@ -138,7 +161,8 @@ fn set_aside(out: &Path) -> anyhow::Result<()> {
     if !out.join("runs.csv").exists() {
         return Ok(());
     }
-    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    // To the nanosecond: two runs of a tiny manifest may end in one second.
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ");
     let mut aside = out.as_os_str().to_owned();
     aside.push(format!("-until-{now}"));
     std::fs::rename(out, &aside)
@@ -166,7 +190,9 @@ impl<'a> Checkpoints<'a> {
     fn new(store: &'a Store, args: &RunArgs, manifest: &mut Manifest) -> Checkpoints<'a> {
         let imported = args.checkpoint.as_deref().map(|file| {
             let size = args.sizes.first().copied();
-            store.import(file, size).map_err(|error| format!("{error:#}"))
+            store
+                .import(file, size)
+                .map_err(|error| format!("{error:#}"))
         });
         if let Some(Ok(ready)) = &imported {
             manifest.sizes = vec![ready.size];
@@ -174,7 +200,9 @@ impl<'a> Checkpoints<'a> {
             manifest.dtypes = vec![ready.dtype];
             if !ready.ignored.is_empty() {
                 let (count, first) = (ready.ignored.len(), &ready.ignored[0]);
-                eprintln!("{count} mask buffers of the checkpoint are no weights and are ignored ({first}, …)");
+                eprintln!(
+                    "{count} mask buffers of the checkpoint are no weights and are ignored ({first}, …)"
+                );
             }
         }
         Checkpoints {
@@ -204,7 +232,10 @@ impl<'a> Checkpoints<'a> {
         let bytes = runs.iter().filter_map(|run| {
             let format = self.format(run)?;
             let is_new = seen.insert((run.size, run.dtype, format));
-            let ready = self.ready(run).ok().filter(|_| is_new && run.device.state.is_ok())?;
+            let ready = self
+                .ready(run)
+                .ok()
+                .filter(|_| is_new && run.device.state.is_ok())?;
             Some(self.store.missing_bytes(&ready, format))
         });
         bytes.sum()
@@ -317,7 +348,9 @@ impl Session<'_> {
             .entry(key)
             .or_insert_with(|| {
                 let store = self.checkpoints.store;
-                store.prepare(&ready, format).map_err(|error| format!("{error:#}"))
+                store
+                    .prepare(&ready, format)
+                    .map_err(|error| format!("{error:#}"))
             })
             .clone()?;
         args.checkpoint = Some(ready.path(format));
@@ -346,7 +379,10 @@ impl Session<'_> {
             experiment: run.experiment.name.to_owned(),
             model: run.size.to_string(),
             dtype: run.dtype.to_string(),
-            format: self.checkpoints.format(run).map(|format| format.to_string()),
+            format: self
+                .checkpoints
+                .format(run)
+                .map(|format| format.to_string()),
             parameters: run.size.config().parameters(),
             model_bytes: footprint.model_bytes,
             largest_tensor_bytes: footprint.largest_tensor_bytes,
@@ -410,7 +446,10 @@ fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
             .map_err(|error| error.to_string())?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("the reference logits could not be computed: {}", said.trim()));
+            return Err(format!(
+                "the reference logits could not be computed: {}",
+                said.trim()
+            ));
         }
     }
     Ok(path)
@@ -421,17 +460,29 @@ fn tell(outcome: &Outcome) -> String {
         (Status::Ok, Some(seconds)) => {
             let host = outcome.host_heap_peak_bytes.map(units::bytes);
             let device = outcome.device_in_use_peak_bytes.map(units::bytes);
-            let host = host.map(|host| format!(", host heap {host}")).unwrap_or_default();
-            let device = device.map(|device| format!(", device {device}")).unwrap_or_default();
+            let host = host
+                .map(|host| format!(", host heap {host}"))
+                .unwrap_or_default();
+            let device = device
+                .map(|device| format!(", device {device}"))
+                .unwrap_or_default();
             format!("ok, {}{host}{device}", units::seconds(seconds))
         }
-        (status, _) => format!("{status}: {}", outcome.reason.as_deref().unwrap_or_default()),
+        (status, _) => format!(
+            "{status}: {}",
+            outcome.reason.as_deref().unwrap_or_default()
+        ),
     }
 }
 
 fn print_plan(runs: &[Planned], checkpoints: &Checkpoints<'_>, manifest: &Manifest) {
     let available = machine::available_memory_bytes();
-    let mut table = list::table(&["run", "predicted host heap", "predicted device", "will be run"]);
+    let mut table = list::table(&[
+        "run",
+        "predicted host heap",
+        "predicted device",
+        "will be run",
+    ]);
     let mut seconds = 0.0;
     for run in runs {
         let contract = (run.experiment.contract)(run.memory_model(), run.footprint());
@@ -441,7 +492,12 @@ fn print_plan(runs: &[Planned], checkpoints: &Checkpoints<'_>, manifest: &Manife
             seconds += rough_seconds(run);
         }
         let will = obstacle.map_or("yes".to_owned(), |reason| format!("no: {reason}"));
-        table.add_row([run.label(), units::bytes(contract.host_heap_bytes), device, will]);
+        table.add_row([
+            run.label(),
+            units::bytes(contract.host_heap_bytes),
+            device,
+            will,
+        ]);
     }
     for column in table.column_iter_mut().skip(1).take(2) {
         column.set_cell_alignment(CellAlignment::Right);

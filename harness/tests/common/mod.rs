@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 /// A model that takes a moment.
 pub const TINY: &str = "v257-c64-e48-l2-h4";
 
+/// The study's techniques: what a user adds beside them is not in the tests.
+pub const SEVEN: &str = "['init-only', 'naive', 'host-then-device', 'sequential', 'meta-device', 'mmap-assign', 'per-tensor']";
+
 pub type Row = HashMap<String, String>;
 
 /// A folder to work in, gone afterwards.
@@ -26,14 +29,16 @@ impl Place {
         std::fs::write(self.path().join(name), text).unwrap();
     }
 
-    /// A manifest of all experiments for a tiny model on the CPU, with more lines for `[matrix]`.
+    /// A manifest of the study's techniques for a tiny model on the CPU, with more lines for `[matrix]`.
     pub fn manifest(&self, more: &str) {
-        let text = format!("[matrix]\nexperiments = ['all']\nsizes = ['{TINY}']\ndevices = ['flex']\n{more}\n");
+        let text = format!(
+            "[matrix]\nexperiments = {SEVEN}\nsizes = ['{TINY}']\ndevices = ['flex']\n{more}\n"
+        );
         self.write("m.toml", &text);
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin("harness"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
         command.args(args).current_dir(self.path());
         command
     }
@@ -46,7 +51,10 @@ impl Place {
     pub fn run_manifest(&self, more: &[&str]) -> (String, i32) {
         let args = [&["run", "m.toml", "--out", "out"], more].concat();
         let output = self.run(&args);
-        (String::from_utf8(output.stderr).unwrap(), output.status.code().unwrap())
+        (
+            String::from_utf8(output.stderr).unwrap(),
+            output.status.code().unwrap(),
+        )
     }
 
     pub fn rows(&self) -> Vec<Row> {
@@ -65,20 +73,32 @@ impl Place {
 /// Whether the software Vulkan device is here. Where `REQUIRE_VULKAN` is set, as in the gate, it must be.
 pub fn has_vulkan() -> bool {
     let found = lab::find_devices();
-    let usable = found.iter().any(|device| device.spec.to_string() == "vulkan" && device.state.is_ok());
+    let usable = found
+        .iter()
+        .any(|device| device.spec.to_string() == "vulkan" && device.state.is_ok());
     if !usable {
-        assert!(std::env::var_os("REQUIRE_VULKAN").is_none(), "no Vulkan device, and one is required");
+        assert!(
+            std::env::var_os("REQUIRE_VULKAN").is_none(),
+            "no Vulkan device, and one is required"
+        );
         eprintln!("skipped: no Vulkan device");
     }
     usable
 }
 
 pub fn number(row: &Row, column: &str) -> u64 {
-    row[column].parse().unwrap_or_else(|_| panic!("{column} of {row:?}"))
+    row[column]
+        .parse()
+        .unwrap_or_else(|_| panic!("{column} of {row:?}"))
 }
 
 /// A file of the tiny GPT-2 that PyTorch saved.
 pub fn fixture(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/gpt2/tests/fixtures");
-    folder.join(name).canonicalize().unwrap().display().to_string()
+    folder
+        .join(name)
+        .canonicalize()
+        .unwrap()
+        .display()
+        .to_string()
 }

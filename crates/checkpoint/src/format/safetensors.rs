@@ -25,7 +25,10 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     // their own.
     let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
     let (header_bytes, metadata) = SafeTensors::read_metadata(&map).map_err(|error| {
-        Error::invalid(path, format!("is no valid safetensors file, or truncated: {error}"))
+        Error::invalid(
+            path,
+            format!("is no valid safetensors file, or truncated: {error}"),
+        )
     })?;
     let data_start = 8 + header_bytes as u64;
     let path: Arc<Path> = path.into();

@@ -163,7 +163,7 @@ impl Machine<'_> {
                     self.push(Value::Persistent(id));
                 }
                 b'R' | 0x81 => self.call()?, // REDUCE, NEWOBJ
-                b'b' => drop(self.pop()?), // BUILD: attributes, such as a state dict's _metadata
+                b'b' => drop(self.pop()?),   // BUILD: attributes, such as a state dict's _metadata
                 b's' => {
                     let items = self.pop_many(2)?;
                     self.extend_dict(&items)?;
@@ -180,7 +180,11 @@ impl Machine<'_> {
                     let items = self.pop_to_mark()?;
                     self.extend_list(items)?;
                 }
-                other => return Err(format!("opcode 0x{other:02x} at byte {at}, which no state dict needs")),
+                other => {
+                    return Err(format!(
+                        "opcode 0x{other:02x} at byte {at}, which no state dict needs"
+                    ));
+                }
             }
         }
     }
@@ -192,7 +196,10 @@ impl Machine<'_> {
 
     fn slice(&mut self, length: u64) -> Result<&[u8], String> {
         let rest = &self.input[self.position..];
-        let Some(bytes) = usize::try_from(length).ok().and_then(|length| rest.get(..length)) else {
+        let Some(bytes) = usize::try_from(length)
+            .ok()
+            .and_then(|length| rest.get(..length))
+        else {
             return Err("it ends in the middle of an instruction".to_owned());
         };
         self.position += bytes.len();
@@ -221,11 +228,16 @@ impl Machine<'_> {
     }
 
     fn top(&self) -> Result<Id, String> {
-        self.stack.last().copied().ok_or_else(|| "a value is missing".to_owned())
+        self.stack
+            .last()
+            .copied()
+            .ok_or_else(|| "a value is missing".to_owned())
     }
 
     fn pop(&mut self) -> Result<Id, String> {
-        self.stack.pop().ok_or_else(|| "a value is missing".to_owned())
+        self.stack
+            .pop()
+            .ok_or_else(|| "a value is missing".to_owned())
     }
 
     fn pop_many(&mut self, count: usize) -> Result<Vec<Id>, String> {
@@ -240,7 +252,11 @@ impl Machine<'_> {
 
     fn int<const N: usize>(&mut self, signed: bool) -> Result<(), String> {
         let value = self.unsigned::<N>()?;
-        let value = if signed { value as u32 as i32 as i64 } else { value as i64 };
+        let value = if signed {
+            value as u32 as i32 as i64
+        } else {
+            value as i64
+        };
         self.push(Value::Int(value));
         Ok(())
     }
@@ -275,15 +291,16 @@ impl Machine<'_> {
     fn recall<const N: usize>(&mut self) -> Result<(), String> {
         let key = self.unsigned::<N>()?;
         let id = self.memo.get(&key);
-        self.stack.push(*id.ok_or("it refers to a value that was never given")?);
+        self.stack
+            .push(*id.ok_or("it refers to a value that was never given")?);
         Ok(())
     }
 
     fn call(&mut self) -> Result<(), String> {
         let items = self.pop_many(2)?;
-        let is_ordered_dict =
-            matches!(&self.values[items[0]], Value::Global(name) if name == "collections.OrderedDict");
-        let without_arguments = matches!(&self.values[items[1]], Value::Tuple(items) if items.is_empty());
+        let is_ordered_dict = matches!(&self.values[items[0]], Value::Global(name) if name == "collections.OrderedDict");
+        let without_arguments =
+            matches!(&self.values[items[1]], Value::Tuple(items) if items.is_empty());
         self.push(if is_ordered_dict && without_arguments {
             Value::Dict(Vec::new())
         } else {
@@ -296,7 +313,13 @@ impl Machine<'_> {
         let top = self.top()?;
         match &mut self.values[top] {
             Value::Dict(entries) => {
-                entries.extend(items.as_chunks::<2>().0.iter().map(|&[key, value]| (key, value)));
+                entries.extend(
+                    items
+                        .as_chunks::<2>()
+                        .0
+                        .iter()
+                        .map(|&[key, value]| (key, value)),
+                );
                 Ok(())
             }
             _ => Err("items are set on what is no dictionary".to_owned()),

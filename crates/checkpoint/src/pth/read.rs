@@ -34,15 +34,19 @@ pub(crate) fn read_index(path: &Path) -> Result<Found, Error> {
     };
     for &(key, value) in entries {
         let Some(name) = pickle.str(key) else {
-            return Err(Error::invalid(path, "holds an entry whose key is no string"));
+            return Err(Error::invalid(
+                path,
+                "holds an entry whose key is no string",
+            ));
         };
         if is_mask_buffer(name) {
             found.ignored.push(name.to_owned());
         } else {
             let tensor = reader.tensor(name, value);
-            found.tensors.push(tensor.map_err(|reason| {
-                Error::invalid(path, format!("entry `{name}` {reason}"))
-            })?);
+            found.tensors.push(
+                tensor
+                    .map_err(|reason| Error::invalid(path, format!("entry `{name}` {reason}")))?,
+            );
         }
     }
     Ok(found)
@@ -57,7 +61,10 @@ struct Archive {
 impl Archive {
     fn open(path: &Path) -> Result<Archive, Error> {
         let invalid = |error: zip::result::ZipError| {
-            Error::invalid(path, format!("is no valid .pth file, or truncated: {error}"))
+            Error::invalid(
+                path,
+                format!("is no valid .pth file, or truncated: {error}"),
+            )
         };
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let mut zip = ZipArchive::new(BufReader::new(file)).map_err(invalid)?;
@@ -66,7 +73,9 @@ impl Archive {
             .file_names()
             .filter_map(Result::ok)
             .find_map(|name| name.strip_suffix("data.pkl").map(str::to_owned))
-            .ok_or_else(|| Error::invalid(path, "is a zip without data.pkl: not saved by torch.save"))?;
+            .ok_or_else(|| {
+                Error::invalid(path, "is a zip without data.pkl: not saved by torch.save")
+            })?;
         let mut records = HashMap::with_capacity(zip.len());
         for position in 0..zip.len() {
             let record = zip.by_index_raw(position).map_err(invalid)?;
@@ -90,14 +99,20 @@ impl Archive {
                 .read_to_end(&mut bytes)
                 .map_err(Error::io(path, "read"))?;
             if bytes.len() as u64 > limit {
-                return Err(Error::invalid(path, format!("its {name} is over {limit} bytes")));
+                return Err(Error::invalid(
+                    path,
+                    format!("its {name} is over {limit} bytes"),
+                ));
             }
             Ok(Some(bytes))
         };
         if let Some(order) = text("byteorder", 16)?
             && order != b"little"
         {
-            return Err(Error::invalid(path, "is big-endian: save it again on another machine"));
+            return Err(Error::invalid(
+                path,
+                "is big-endian: save it again on another machine",
+            ));
         }
         let pickle = text("data.pkl", MAX_PICKLE_BYTES)?
             .ok_or_else(|| Error::invalid(path, "its data.pkl cannot be read"))?;
@@ -116,7 +131,9 @@ impl StateDict<'_> {
     fn tensor(&self, name: &str, id: Id) -> Result<TensorRange, String> {
         let pickle = self.pickle;
         let arguments = match pickle.call(id) {
-            Some(("torch._utils._rebuild_parameter", [tensor, ..])) => return self.tensor(name, *tensor),
+            Some(("torch._utils._rebuild_parameter", [tensor, ..])) => {
+                return self.tensor(name, *tensor);
+            }
             Some(("torch._utils._rebuild_tensor_v2", arguments)) => arguments,
             Some((other, _)) => return Err(format!("is built by {other}, and not a plain tensor")),
             None => return Err("is no tensor".to_owned()),
@@ -170,14 +187,16 @@ impl StateDict<'_> {
         };
         let key = pickle.str(*key).ok_or("has a storage without a key")?;
         let record = self.records.get(&format!("data/{key}"));
-        let &(start, bytes) =
-            record.ok_or_else(|| format!("refers to storage {key}, which is missing or compressed"))?;
+        let &(start, bytes) = record
+            .ok_or_else(|| format!("refers to storage {key}, which is missing or compressed"))?;
         Ok((dtype, start, bytes))
     }
 
     fn sizes(&self, id: Id) -> Option<Vec<usize>> {
         let items = self.pickle.tuple(id)?.iter();
-        items.map(|&item| Some(self.pickle.int(item)? as usize)).collect()
+        items
+            .map(|&item| Some(self.pickle.int(item)? as usize))
+            .collect()
     }
 }
 

@@ -54,6 +54,8 @@ impl<B: Backend> Attention<B> {
         let attended = softmax(scores, 3).matmul(value);
 
         let merged = attended.swap_dims(1, 2).reshape([batch * sequence, width]);
-        self.out_proj.forward(merged).reshape([batch, sequence, width])
+        self.out_proj
+            .forward(merged)
+            .reshape([batch, sequence, width])
     }
 }

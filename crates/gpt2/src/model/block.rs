@@ -47,7 +47,9 @@ impl<B: Backend> Block<B> {
         let [batch, sequence, width] = x.dims();
         let hidden = self.widen.forward(x.reshape([batch * sequence, width]));
         let hidden = gelu_tanh(hidden);
-        self.narrow.forward(hidden).reshape([batch, sequence, width])
+        self.narrow
+            .forward(hidden)
+            .reshape([batch, sequence, width])
     }
 }
 

@@ -60,7 +60,9 @@ impl<'a, B: Backend> Specs<'a, B> {
         let most = ((self.max_shard_elements / columns as u64) as usize).clamp(1, rows);
         let count = rows.div_ceil(most);
         let height = rows.div_ceil(count);
-        let heights = (0..rows).step_by(height).map(|start| height.min(rows - start));
+        let heights = (0..rows)
+            .step_by(height)
+            .map(|start| height.min(rows - start));
         RowSharded {
             shards: heights
                 .map(|height| lazy_param(spec.initial, vec![height, columns], self.device))

@@ -10,6 +10,8 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor};
 
 use crate::Config;
+#[cfg(doc)]
+use crate::TensorSpec;
 use block::Block;
 use layers::{LayerNorm, Matrix, RowSharded, Specs};
 pub use slots::{ShardMut, TensorMut};
@@ -56,7 +58,10 @@ impl<B: Backend> Gpt2<B> {
         for block in &self.trf_blocks {
             x = block.forward(x);
         }
-        let x = self.final_norm.forward(x).reshape([batch * sequence, width]);
+        let x = self
+            .final_norm
+            .forward(x)
+            .reshape([batch * sequence, width]);
         let logits = self.out_head.project(x);
         let vocabulary = logits.dims()[1];
         logits.reshape([batch, sequence, vocabulary])
@@ -81,7 +86,9 @@ impl<B: Backend> Gpt2<B> {
         let specs = config.tensors();
         assert_eq!(specs.len(), slots.0.len(), "the model has other dimensions");
         let joined = specs.into_iter().zip(slots.0);
-        joined.map(|(spec, slots)| TensorMut::new(spec, slots)).collect()
+        joined
+            .map(|(spec, slots)| TensorMut::new(spec, slots))
+            .collect()
     }
 
     /// Initialises every parameter that is still lazy, with random weights as [`TensorSpec::initial`]

@@ -44,7 +44,8 @@ impl<'m, B: Backend> Slots<'m, B> {
     }
 
     pub fn sharded(&mut self, table: &'m mut RowSharded<B>) {
-        self.0.push(table.shards.iter_mut().map(Slot::Matrix).collect());
+        self.0
+            .push(table.shards.iter_mut().map(Slot::Matrix).collect());
     }
 
     pub fn linear(&mut self, linear: &'m mut Linear<B>) {
@@ -93,11 +94,12 @@ impl<B: Backend> TensorMut<'_, B> {
     pub fn take(self) -> Vec<Tensor<B, 1>> {
         let initial = self.spec.initial;
         let shards = self.shards.into_iter();
-        shards.map(|shard| match shard.slot {
-            Slot::Vector(param) => take(param, initial),
-            Slot::Matrix(param) => flat(take(param, initial)),
-        })
-        .collect()
+        shards
+            .map(|shard| match shard.slot {
+                Slot::Vector(param) => take(param, initial),
+                Slot::Matrix(param) => flat(take(param, initial)),
+            })
+            .collect()
     }
 }
 

@@ -12,7 +12,9 @@ impl Panics {
     /// Notes every panic from here on, and prints it to standard error.
     pub fn watch() {
         std::panic::set_hook(Box::new(|panic| {
-            let message = panic.payload_as_str().unwrap_or("a panic without a message");
+            let message = panic
+                .payload_as_str()
+                .unwrap_or("a panic without a message");
             let place = panic.location().map(|place| format!(" ({place})"));
             let message = format!("{message}{}", place.unwrap_or_default());
             eprintln!("panic: {message}");

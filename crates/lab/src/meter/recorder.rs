@@ -69,8 +69,7 @@ impl Recorder {
         let shared = Shared::new(Phase::Open);
         let device = read_device();
         let process = ProcessMemory::now();
-        let sampler =
-            process.and_then(|baseline| Sampler::start(Arc::clone(&shared), baseline));
+        let sampler = process.and_then(|baseline| Sampler::start(Arc::clone(&shared), baseline));
         let process = process.filter(|_| ProcessMemory::reset_peak());
         let bytes_read = ProcessMemory::bytes_read();
         CountingAllocator::reset_peak();

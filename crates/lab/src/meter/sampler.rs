@@ -66,7 +66,8 @@ pub(super) struct Sampler {
 impl Sampler {
     /// Starts sampling, or does not where `/proc` cannot be read.
     pub fn start(shared: Arc<Shared>, baseline: ProcessMemory) -> Option<Sampler> {
-        let heap_baseline = CountingAllocator::is_installed().then(CountingAllocator::current_bytes);
+        let heap_baseline =
+            CountingAllocator::is_installed().then(CountingAllocator::current_bytes);
         let reader = Reader::open()?;
         let samples = Vec::with_capacity(CAPACITY);
         let for_thread = Arc::clone(&shared);
@@ -142,7 +143,9 @@ fn thin(samples: &[Sample]) -> Vec<Sample> {
         return samples.to_vec();
     };
     let slice = middle.len().div_ceil(TIMELINE_SAMPLES - 2).max(1);
-    let highest = middle.chunks(slice).filter_map(|slice| slice.iter().max_by_key(|s| total(s)));
+    let highest = middle
+        .chunks(slice)
+        .filter_map(|slice| slice.iter().max_by_key(|s| total(s)));
     let ends = (std::iter::once(first), std::iter::once(last));
     ends.0.chain(highest).chain(ends.1).copied().collect()
 }

@@ -5,9 +5,9 @@ use std::sync::Once;
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
+use cubecl::Runtime;
 use cubecl::config::memory::{MemoryConfig, PersistentMemory};
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
-use cubecl::Runtime;
 
 use crate::Error;
 use crate::meter::DeviceMemory;
@@ -72,13 +72,20 @@ where
 {
     let tensor: CubeTensor<R> = tensor.into_primitive().tensor();
     // One dimension: contiguous, unless somebody made it a strided view.
-    assert!(tensor.is_contiguous(), "only contiguous tensors are read back");
+    assert!(
+        tensor.is_contiguous(),
+        "only contiguous tensors are read back"
+    );
     let bytes = (tensor.meta.num_elements() * tensor.elem_size()) as u64;
     let mut start = 0;
     while start < bytes {
         let end = bytes.min(start + PIECE_BYTES);
         let held = tensor.handle.size_in_used();
-        let piece = tensor.handle.clone().offset_start(start).offset_end(held - end);
+        let piece = tensor
+            .handle
+            .clone()
+            .offset_start(start)
+            .offset_end(held - end);
         let read = tensor.client.read_one(piece);
         each(&read.map_err(|error| device_error(&tensor.device, error))?);
         start = end;

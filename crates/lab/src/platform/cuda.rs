@@ -1,8 +1,8 @@
 //! NVIDIA GPUs, by the driver's own libraries, loaded at run time.
 
+use ::cubecl::cuda::CudaRuntime;
 use burn::tensor::Tensor;
 use burn_cuda::{Cuda, CudaDevice};
-use ::cubecl::cuda::CudaRuntime;
 use cudarc::driver::result as driver;
 use gpt2::Gpt2;
 

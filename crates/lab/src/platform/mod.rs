@@ -57,11 +57,8 @@ pub trait Platform: Backend {
     /// # Errors
     ///
     /// If the device cannot be read.
-    fn logits(
-        model: &Gpt2<Self>,
-        tokens: &[i32],
-        device: &Self::Device,
-    ) -> Result<Vec<f32>, Error>;
+    fn logits(model: &Gpt2<Self>, tokens: &[i32], device: &Self::Device)
+    -> Result<Vec<f32>, Error>;
 
     /// Whether a first forward takes so long (compiling its kernels in software) that it is worth one
     /// run in many.

@@ -1,0 +1,50 @@
+# `just --list` tells the recipes; several in one go: `just setup reproduce`.
+
+harness := "target/release/harness"
+
+[private]
+default:
+    @just --list
+
+# Bring what is missing on a new Debian or Ubuntu machine, and say what it does
+setup:
+    scripts/setup
+
+# Build the harness in release
+build:
+    cargo build --release --package harness
+
+# Run a manifest of harness/manifests (or a file) and show the results: just reproduce quick --device flex
+reproduce manifest="reproduce" *args: build
+    {{harness}} run {{manifest}} {{args}}
+
+# Tell experiments, sizes and devices
+list: build
+    {{harness}} list
+
+# Tell versions, devices, memory and disk
+doctor: build
+    {{harness}} doctor
+
+# Draw the charts of a folder of results again
+plot results: build
+    {{harness}} plot {{results}}
+
+# Make an experiment crate from the template and register it
+new name:
+    scripts/new-experiment {{name}}
+
+# Bring the generated parts of README.md up to date
+readme: build
+    {{harness}} readme
+
+# Format, clippy and documentation, with warnings denied
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- --deny warnings
+    RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --document-private-items
+
+# Everything that must pass: lint, all tests, and the quick reproduction end to end
+test: lint
+    cargo test --release --workspace
+    just reproduce quick --out target/quick
