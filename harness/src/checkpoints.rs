@@ -271,8 +271,7 @@ impl Store {
 pub fn free_disk_bytes(path: &Path) -> Option<u64> {
     let path = std::path::absolute(path).ok()?;
     let existing = path.ancestors().find(|path| path.exists())?;
-    let stat = rustix::fs::statvfs(existing).ok()?;
-    Some(stat.f_bavail * stat.f_frsize)
+    fs4::available_space(existing).ok()
 }
 
 fn metas(config: &Config, dtype: Dtype) -> Vec<TensorMeta> {

@@ -54,6 +54,8 @@ pub struct Line {
     pub ok: usize,
     /// The status and reason of the first run that did not end ok.
     pub trouble: Option<(Status, String)>,
+    /// Runs whose peaks were over what their experiment promises.
+    pub broken_contracts: usize,
     pub load_seconds: Option<Spread>,
     pub load_samples_seconds: Vec<f64>,
     pub first_forward_seconds: Option<Spread>,
@@ -137,6 +139,10 @@ fn line(configuration: Configuration, rows: &[&Record]) -> Line {
         runs: rows.len(),
         ok: ok.len(),
         trouble: trouble.map(|row| (row.status, row.reason.clone().unwrap_or_default())),
+        broken_contracts: ok
+            .iter()
+            .filter(|row| row.contract_held == Some(false))
+            .count(),
         load_seconds: Spread::of(ok.iter().filter_map(|row| row.load_seconds)),
         load_samples_seconds: ok.iter().filter_map(|row| row.load_seconds).collect(),
         first_forward_seconds: Spread::of(ok.iter().filter_map(|row| row.first_forward_seconds)),

@@ -57,6 +57,25 @@ impl Group<'_> {
         self.lines.iter().any(|line| !line.is_unified)
     }
 
+    /// What did not go as it should.
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        for line in &self.lines {
+            let name = &line.configuration.experiment;
+            if let Some((status, reason)) = &line.trouble {
+                remarks.push(format!("{name}: {status}: {reason}"));
+            }
+            if line.broken_contracts > 0 {
+                let count = line.broken_contracts;
+                remarks.push(format!(
+                    "{name}: over its memory contract in {count} of {} runs",
+                    line.ok
+                ));
+            }
+        }
+        remarks
+    }
+
     fn header(&self) -> Vec<&'static str> {
         let mut header = vec!["technique"];
         if self.is_discrete() {
@@ -124,15 +143,8 @@ pub fn terminal(lines: &[Line]) -> String {
         )
         .expect("a string grows");
         writeln!(out, "{table}").expect("a string grows");
-        for line in &group.lines {
-            if let Some((status, reason)) = &line.trouble {
-                writeln!(
-                    out,
-                    "  {}: {status}: {reason}",
-                    line.configuration.experiment
-                )
-                .expect("a string grows");
-            }
+        for remark in group.remarks() {
+            writeln!(out, "  {remark}").expect("a string grows");
         }
     }
     out
@@ -154,17 +166,8 @@ pub fn markdown(lines: &[Line]) -> String {
         for row in group.rows() {
             writeln!(out, "| {} |", row.join(" | ")).expect("a string grows");
         }
-        let troubles = group
-            .lines
-            .iter()
-            .filter_map(|line| Some((line, line.trouble.as_ref()?)));
-        for (line, (status, reason)) in troubles {
-            writeln!(
-                out,
-                "\n{}: {status}: {reason}",
-                line.configuration.experiment
-            )
-            .expect("a string grows");
+        for remark in group.remarks() {
+            writeln!(out, "\n{remark}").expect("a string grows");
         }
         out.push('\n');
     }

@@ -72,29 +72,26 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
                 &line.configuration.experiment,
                 Align::Right,
             )?;
-            for (place, kind) in kinds.iter().enumerate() {
-                let y = top + place as i32 * (BAR + GAP);
+            // What every process maps of its own program is no part of the story.
+            let is_shown = |kind: &&Kind| {
+                kind.0 != FILE || times(line, kind).is_some_and(|times| times >= 0.005)
+            };
+            let shown: Vec<&Kind> = kinds.iter().filter(is_shown).collect();
+            let first = middle - (shown.len() as i32 * (BAR + GAP) - GAP) / 2;
+            for (place, kind) in shown.into_iter().enumerate() {
+                let y = first + place as i32 * (BAR + GAP);
                 let Some(bytes) = kind.2(line).map(|spread| spread.median) else {
                     pen.small((LEFT + 6, y + BAR / 2), "not measured", &MUTED, Align::Left)?;
                     continue;
                 };
-                // What every process maps of its own program is no part of the story.
-                if kind.0 == FILE && line.times_model(bytes) < 0.005 {
-                    continue;
-                }
-                let end = scale.pixel(line.times_model(bytes));
-                pen.rectangle((LEFT, y), (end.max(LEFT + 1), y + BAR), &kind.0)?;
+                let end = scale.pixel(line.times_model(bytes)).max(LEFT + 1);
+                pen.rectangle((LEFT, y), (end, y + BAR), &kind.0)?;
                 let label = format!(
                     "{:.2}× · {}",
                     line.times_model(bytes),
                     units::bytes(bytes as u64)
                 );
-                pen.small(
-                    (end.max(LEFT + 1) + 6, y + BAR / 2),
-                    &label,
-                    &INK,
-                    Align::Left,
-                )?;
+                pen.small((end + 6, y + BAR / 2), &label, &INK, Align::Left)?;
             }
         }
         Ok(())
