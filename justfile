@@ -12,7 +12,7 @@ setup:
 
 # Build the harness in release
 build:
-    cargo build --release --package harness
+    cargo build --release --workspace
 
 # Run a manifest of harness/manifests (or a file) and show the results: just reproduce quick --device flex
 reproduce manifest="reproduce" *args: build

@@ -58,6 +58,52 @@ pub struct Record {
 }
 
 impl Record {
+    /// A row with nothing in it yet.
+    pub fn unmeasured() -> Record {
+        Record {
+            schema: SCHEMA,
+            run_id: String::new(),
+            manifest: String::new(),
+            manifest_sha256: String::new(),
+            commit: None,
+            dirty: None,
+            started_at: String::new(),
+            machine: String::new(),
+            device: String::new(),
+            backend: String::new(),
+            memory_model: String::new(),
+            experiment: String::new(),
+            model: String::new(),
+            dtype: String::new(),
+            format: None,
+            parameters: 0,
+            model_bytes: 0,
+            largest_tensor_bytes: 0,
+            cache: String::new(),
+            resident_fraction: None,
+            host_cap_bytes: None,
+            repeat: 0,
+            status: Status::Failed,
+            reason: None,
+            verified: false,
+            load_seconds: None,
+            first_forward_seconds: None,
+            host_heap_peak_bytes: None,
+            host_rss_peak_bytes: None,
+            host_anon_peak_bytes: None,
+            host_file_peak_bytes: None,
+            host_peak_phase: None,
+            device_in_use_peak_bytes: None,
+            device_reserved_peak_bytes: None,
+            device_driver_peak_bytes: None,
+            device_peak_phase: None,
+            bytes_read: None,
+            host_contract_bytes: None,
+            device_contract_bytes: None,
+            contract_held: None,
+        }
+    }
+
     /// Copies what was measured.
     pub fn fill(&mut self, outcome: &Outcome) {
         self.status = outcome.status;
@@ -193,46 +239,8 @@ mod tests {
 
     pub fn example(run_id: &str) -> Record {
         let mut record = Record {
-            schema: SCHEMA,
             run_id: run_id.to_owned(),
-            manifest: "test".to_owned(),
-            manifest_sha256: String::new(),
-            commit: None,
-            dirty: None,
-            started_at: "2026-01-01T00:00:00Z".to_owned(),
-            machine: "m".to_owned(),
-            device: "flex".to_owned(),
-            backend: "flex".to_owned(),
-            memory_model: "unified".to_owned(),
-            experiment: "naive".to_owned(),
-            model: "small".to_owned(),
-            dtype: "f32".to_owned(),
-            format: Some("safetensors".to_owned()),
-            parameters: 1,
-            model_bytes: 4,
-            largest_tensor_bytes: 4,
-            cache: "warm".to_owned(),
-            resident_fraction: None,
-            host_cap_bytes: None,
-            repeat: 1,
-            status: Status::Ok,
-            reason: None,
-            verified: true,
-            load_seconds: None,
-            first_forward_seconds: None,
-            host_heap_peak_bytes: None,
-            host_rss_peak_bytes: None,
-            host_anon_peak_bytes: None,
-            host_file_peak_bytes: None,
-            host_peak_phase: None,
-            device_in_use_peak_bytes: None,
-            device_reserved_peak_bytes: None,
-            device_driver_peak_bytes: None,
-            device_peak_phase: None,
-            bytes_read: None,
-            host_contract_bytes: None,
-            device_contract_bytes: None,
-            contract_held: None,
+            ..Record::unmeasured()
         };
         record.fill(&Outcome::ended(Status::Failed, "a reason, with a comma"));
         record

@@ -95,3 +95,30 @@ fn earlier_results_are_kept_beside_the_new_ones() {
     });
     assert_eq!(aside.count(), 1);
 }
+
+#[test]
+fn an_interrupted_preparation_leaves_no_half_checkpoint_and_no_row() {
+    let place = Place::new();
+    place.write(
+        "m.toml",
+        "[matrix]\nexperiments = ['naive']\nsizes = ['medium']\ndevices = ['flex']\n",
+    );
+    let mut child = place
+        .command(&["run", "m.toml", "--out", "out"])
+        .spawn()
+        .unwrap();
+    let folder = place.path().join("checkpoints/medium-f32");
+    let start = Instant::now();
+    while !folder.exists() {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "nothing is prepared"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    assert!(ids(&place).is_empty());
+}

@@ -83,6 +83,7 @@ fn a_disk_without_room_is_told_before_anything_is_written() {
         "{said}"
     );
     assert!(!place.path().join("checkpoints").exists());
+    assert!(!place.path().join("out").exists());
 }
 
 #[test]

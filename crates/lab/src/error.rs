@@ -16,6 +16,14 @@ pub enum Error {
         /// What it answered.
         reason: String,
     },
+    /// The device or the experiment is not made for what was asked, so that the run was not made.
+    #[error("device {device}: {reason}")]
+    Unsupported {
+        /// Which one.
+        device: String,
+        /// Why not.
+        reason: String,
+    },
     /// A tensor is larger than the device can bind. Asking for it all the same would panic in another
     /// thread of CubeCL 0.10, and later reads would return other tensors' bytes.
     #[error("a tensor of {bytes} bytes is over the device's limit of {limit} bytes")]

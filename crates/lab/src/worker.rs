@@ -54,14 +54,17 @@ pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
 fn ended(error: &Error) -> Outcome {
     let status = match error {
         Error::OutOfMemory(_) => Status::Oom,
-        Error::CacheState { .. } => Status::Skipped,
+        Error::CacheState { .. } | Error::Unsupported { .. } => Status::Skipped,
         _ => Status::Failed,
     };
     Outcome::ended(status, error.to_string())
 }
 
 pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Error> {
-    E::applies(B::MEMORY).map_err(|reason| Error::Setup(reason.to_owned()))?;
+    E::applies(B::MEMORY).map_err(|reason| Error::Unsupported {
+        device: spec.device.to_string(),
+        reason: reason.to_owned(),
+    })?;
     let device = open_device::<B>(spec)?;
     warm_up::<B>(&device)?;
     let resident_fraction = match E::READS {
@@ -109,7 +112,7 @@ fn open_device<B: Platform>(spec: &RunSpec) -> Result<B::Device, Error> {
         Dtype::F16 => DType::F16,
         Dtype::Bf16 => DType::BF16,
     };
-    let refused = |error| Error::Device {
+    let refused = |error| Error::Unsupported {
         device: spec.device.to_string(),
         reason: format!("cannot compute in {}: {error}", spec.dtype),
     };

@@ -137,16 +137,15 @@ fn panel(
         Align::Right,
     )?;
 
-    // Curves that lie on one another: the first drawn are the broadest, so that each stays visible.
-    let breadth = |order: usize| (2 * (curves.len() - order) as u32).clamp(2, 9);
+    // Of curves that lie on one another the first drawn are the broadest, so that each shows as a stripe.
     let pixel = |point: &(f64, f64)| (x.pixel(point.0), y.pixel(point.1));
+    let end = |curve: &Curve<'_>| curve.points.last().map_or(0, |point| y.pixel(point.1));
     for (order, curve) in curves.iter().enumerate() {
-        let colour = colour(curve.place);
-        pen.line(
-            curve.points.iter().map(pixel).collect(),
-            &colour,
-            breadth(order),
-        )?;
+        let above = curves[order + 1..].iter();
+        let hiding = above.filter(|other| end(other).abs_diff(end(curve)) <= 4);
+        let breadth = 3 + 4 * hiding.count() as u32;
+        let points = curve.points.iter().map(pixel).collect();
+        pen.line(points, &colour(curve.place), breadth)?;
     }
     for curve in &curves {
         for point in &curve.points {

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod doctor;
+mod dry_run;
 mod list;
 mod plot;
 mod prepare;

@@ -2,11 +2,13 @@
 
 use crate::checkpoints::{Ready, Store};
 use crate::cli::PrepareArgs;
+use crate::interrupt;
 
 /// Kept free on the disk when checkpoints are prepared by hand.
 const SPARE_BYTES: u64 = 1 << 30;
 
 pub fn prepare(args: &PrepareArgs) -> anyhow::Result<()> {
+    interrupt::watch()?;
     let store = Store::new(args.store.checkpoints.clone());
     let ready: Vec<Ready> = match &args.from {
         Some(file) => {

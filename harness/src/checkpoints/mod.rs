@@ -1,0 +1,311 @@
+//! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
+
+mod import;
+mod sidecar;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Synthetic, TensorMeta};
+use gpt2::{Config, Initial, Size};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{interrupt, units};
+use sidecar::Origin;
+pub use sidecar::Sidecar;
+
+/// Chooses the weights of prepared checkpoints.
+const SEED: u64 = 20260101;
+
+/// A checkpoint that runs can load, in one or more formats.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    folder: PathBuf,
+    /// The file that was imported, which is not copied.
+    imported: Option<(Format, PathBuf)>,
+    pub size: Size,
+    pub dtype: Dtype,
+    /// Entries of the file that are no weights.
+    pub ignored: Vec<String>,
+}
+
+impl Ready {
+    /// The checkpoint in this format.
+    pub fn path(&self, format: Format) -> PathBuf {
+        match &self.imported {
+            Some((own, path)) if *own == format => path.clone(),
+            _ => self.folder.join(format.file_name()),
+        }
+    }
+
+    /// The digests of its tensors.
+    pub fn sidecar(&self) -> PathBuf {
+        self.folder.join("digests.json")
+    }
+
+    /// The logits that a loaded model must compute.
+    pub fn reference(&self) -> PathBuf {
+        self.folder.join("reference.safetensors")
+    }
+
+    /// The format of a whole state dict: an imported file's own, where it is one.
+    pub fn state_dict_format(&self, prepared: Format) -> Format {
+        match self.imported {
+            Some((Format::PerTensor, _)) => Format::Safetensors,
+            Some((own, _)) => own,
+            None => prepared,
+        }
+    }
+}
+
+/// The folder that checkpoints are kept in.
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    pub fn new(root: PathBuf) -> Store {
+        Store { root }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What the prepared checkpoint of this size and dtype is, whether it is there or not.
+    pub fn prepared(&self, size: Size, dtype: Dtype) -> Ready {
+        Ready {
+            folder: self.root.join(format!("{size}-{dtype}")),
+            imported: None,
+            size,
+            dtype,
+            ignored: Vec::new(),
+        }
+    }
+
+    /// Bytes that preparing this would write: 0 where it is there already.
+    pub fn missing_bytes(&self, ready: &Ready, format: Format) -> u64 {
+        let is_there = match &ready.imported {
+            Some(_) => is_whole(
+                &ready.path(format),
+                &metas(&ready.size.config(), ready.dtype),
+            ),
+            None => self.is_prepared(ready, format),
+        };
+        match is_there {
+            true => 0,
+            false => format.disk_bytes(&metas(&ready.size.config(), ready.dtype)),
+        }
+    }
+
+    /// Says so, before anything is written, where the disk has no room for `bytes` and `spare_bytes` more.
+    pub fn check_disk(&self, bytes: u64, spare_bytes: u64) -> anyhow::Result<()> {
+        let free = match free_disk_bytes(&self.root) {
+            Some(free) if bytes > 0 => free,
+            _ => return Ok(()),
+        };
+        ensure!(
+            bytes + spare_bytes <= free,
+            "{}: the checkpoints need {} and {} are to stay free, but the disk has {}: free some, choose \
+             smaller sizes with --size, or another disk with --checkpoints",
+            self.root.display(),
+            units::bytes(bytes),
+            units::bytes(spare_bytes),
+            units::bytes(free)
+        );
+        Ok(())
+    }
+
+    /// Makes sure that the prepared checkpoint is there in this format. What is there and whole is reused.
+    pub fn prepare(&self, ready: &Ready, format: Format) -> anyhow::Result<()> {
+        if self.missing_bytes(ready, format) == 0 {
+            return Ok(());
+        }
+        let config = ready.size.config();
+        let metas = metas(&config, ready.dtype);
+        let path = ready.path(format);
+        let written = match &ready.imported {
+            Some((_, imported)) => convert(imported, &path, format, &metas)?,
+            None => {
+                let sources: BTreeMap<_, _> = config
+                    .tensors()
+                    .into_iter()
+                    .map(|tensor| (tensor.name.clone(), synthetic(&tensor.name, tensor.initial)))
+                    .collect();
+                write(&path, format, &metas, |meta, sink| {
+                    sources[&meta.name].fill(meta, sink)
+                })?
+            }
+        };
+        let origin = Origin::Synthetic { seed: SEED };
+        let digests = written.digests.into_iter().collect();
+        let sidecar = Sidecar::new(origin, ready.size, ready.dtype, digests);
+        match Sidecar::load(&ready.sidecar()) {
+            // Of an imported file, or of another format of the same weights.
+            Ok(before) if before.digests == sidecar.digests => Ok(()),
+            Ok(before) if before.origin != sidecar.origin => {
+                bail!("{}: differs from the file it was made of", path.display())
+            }
+            _ => {
+                // The weights are other ones than before: what was computed of those is void.
+                let _ = std::fs::remove_file(ready.reference());
+                sidecar.save(&ready.sidecar())
+            }
+        }
+    }
+
+    fn is_prepared(&self, ready: &Ready, format: Format) -> bool {
+        let Ok(sidecar) = Sidecar::load(&ready.sidecar()) else {
+            return false;
+        };
+        sidecar.is_of(&Origin::Synthetic { seed: SEED }, ready.size)
+            && is_whole(
+                &ready.path(format),
+                &metas(&ready.size.config(), ready.dtype),
+            )
+    }
+
+    /// Makes a checkpoint of the user's usable: reads its size off it, checks that every tensor is there,
+    /// and digests them. The file itself stays where it is and is not copied.
+    pub fn import(&self, file: &Path, size: Option<Size>) -> anyhow::Result<Ready> {
+        let opened = Checkpoint::open(file)?;
+        let dtype = opened.dtype()?;
+        let config = import::config_of(&opened, size)?;
+        import::check_tensors(&opened, &config)?;
+        let path = std::path::absolute(file)?;
+        let origin = Origin::of_file(&path)?;
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
+        let folder = self.root.join(format!("{stem}-{}", &key[..8]));
+        let ready = Ready {
+            folder,
+            imported: Some((opened.format(), path)),
+            size: Size::of(config),
+            dtype,
+            ignored: opened.ignored().to_vec(),
+        };
+        let before = Sidecar::load(&ready.sidecar());
+        let is_current = before.is_ok_and(|before| before.is_of(&origin, ready.size));
+        if !is_current {
+            if ready.folder.exists() {
+                std::fs::remove_dir_all(&ready.folder)
+                    .with_context(|| format!("{}: cannot be replaced", ready.folder.display()))?;
+            }
+            std::fs::create_dir_all(&ready.folder)
+                .with_context(|| format!("{}: cannot be created", ready.folder.display()))?;
+            let bar = progress("digesting", file, opened.bytes());
+            let mut digests = BTreeMap::new();
+            for tensor in opened.tensors() {
+                ensure!(!interrupt::requested(), "interrupted");
+                digests.insert(tensor.name.clone(), tensor.digest()?);
+                bar.inc(tensor.bytes());
+            }
+            bar.finish_and_clear();
+            let sidecar = Sidecar::new(origin, ready.size, dtype, digests);
+            sidecar.save(&ready.sidecar())?;
+        }
+        Ok(ready)
+    }
+}
+
+/// Bytes free for this user on the disk that holds `path` or would hold it.
+pub fn free_disk_bytes(path: &Path) -> Option<u64> {
+    let path = std::path::absolute(path).ok()?;
+    let existing = path.ancestors().find(|path| path.exists())?;
+    fs4::available_space(existing).ok()
+}
+
+fn metas(config: &Config, dtype: Dtype) -> Vec<TensorMeta> {
+    let specs = config.tensors().into_iter();
+    let metas = specs.map(|spec| TensorMeta {
+        name: spec.name,
+        dtype,
+        shape: spec.shape,
+    });
+    metas.collect()
+}
+
+/// Weights that look trained, and like no initialisation of the model's: a load that does nothing must
+/// not pass.
+fn synthetic(name: &str, initial: Initial) -> Synthetic {
+    // Half the width of a uniform distribution with GPT-2's deviation of 0.02.
+    const SPREAD: f32 = 0.034641;
+    let (centre, spread) = match initial {
+        Initial::Ones => (1.0, 0.1),
+        Initial::Zeros => (0.0, 0.05),
+        Initial::Uniform { .. } if name.ends_with(".bias") => (0.0, 0.02),
+        Initial::Uniform { .. } | Initial::Normal => (0.0, SPREAD),
+    };
+    Synthetic {
+        seed: SEED,
+        centre,
+        spread,
+    }
+}
+
+/// Whether a checkpoint is there with exactly these tensors, none reaching past the end of its file.
+fn is_whole(path: &Path, metas: &[TensorMeta]) -> bool {
+    let Ok(checkpoint) = Checkpoint::open(path) else {
+        return false;
+    };
+    checkpoint.tensors().len() == metas.len()
+        && metas.iter().all(|meta| {
+            let tensor = checkpoint.tensor(&meta.name, &meta.shape);
+            tensor.is_ok_and(|tensor| tensor.dtype == meta.dtype)
+        })
+}
+
+fn convert(
+    from: &Path,
+    to: &Path,
+    format: Format,
+    metas: &[TensorMeta],
+) -> anyhow::Result<checkpoint::Written> {
+    let source = Checkpoint::open(from)?;
+    write(to, format, metas, |meta, sink| {
+        source
+            .tensor(&meta.name, &meta.shape)?
+            .read_in_pieces(1 << 20, sink)
+    })
+}
+
+type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Error>;
+
+/// Writes a checkpoint with a progress bar.
+fn write(
+    path: &Path,
+    format: Format,
+    metas: &[TensorMeta],
+    mut fill: impl FnMut(&TensorMeta, Sink<'_>) -> Result<(), Error>,
+) -> anyhow::Result<checkpoint::Written> {
+    let bar = progress("preparing", path, metas.iter().map(TensorMeta::bytes).sum());
+    let written = checkpoint::write(path, format, metas, &mut |meta, sink| {
+        fill(meta, &mut |piece| {
+            if interrupt::requested() {
+                return Err(Error::Invalid {
+                    path: path.to_owned(),
+                    reason: "was being prepared when it was interrupted".to_owned(),
+                });
+            }
+            sink(piece)?;
+            bar.inc(piece.len() as u64);
+            Ok(())
+        })
+    })?;
+    bar.finish_and_clear();
+    Ok(written)
+}
+
+fn progress(doing: &str, path: &Path, bytes: u64) -> ProgressBar {
+    let style =
+        "{prefix} {msg} {bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
+    let bar = ProgressBar::new(bytes);
+    bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+    bar.set_prefix(doing.to_owned());
+    bar.set_message(path.display().to_string());
+    if bar.is_hidden() {
+        eprintln!("{doing} {} ({})", path.display(), units::bytes(bytes));
+    }
+    bar
+}

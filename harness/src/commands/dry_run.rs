@@ -1,0 +1,56 @@
+//! `harness run --dry-run`: what would be run, and what it would take.
+
+use comfy_table::CellAlignment;
+use lab::Reads;
+
+use super::list;
+use crate::manifest::Manifest;
+use crate::plan::Planned;
+use crate::supply::Supply;
+use crate::{machine, units};
+
+/// Prints the plan with predicted peaks, disk and time.
+pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
+    let available = machine::available_memory_bytes();
+    let mut table = list::table(&[
+        "run",
+        "predicted host heap",
+        "predicted device",
+        "will be run",
+    ]);
+    let mut seconds = 0.0;
+    for run in runs {
+        let contract = (run.experiment.contract)(run.memory_model(), run.footprint());
+        let device = contract.device_bytes.map_or("–".to_owned(), units::bytes);
+        let obstacle = run.obstacle(available);
+        if obstacle.is_none() {
+            seconds += rough_seconds(run);
+        }
+        let will = obstacle.map_or("yes".to_owned(), |reason| format!("no: {reason}"));
+        table.add_row([
+            run.label(),
+            units::bytes(contract.host_heap_bytes),
+            device,
+            will,
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1).take(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let disk = supply.missing_bytes(runs);
+    println!("{table}");
+    println!("runs:   {}", runs.len());
+    println!("disk:   {} of checkpoints to prepare", units::bytes(disk));
+    println!("time:   very roughly {} min", (seconds / 60.0).ceil());
+    println!("limit:  {} s for a run", manifest.limits.timeout_seconds);
+}
+
+/// A guess for a person who wonders whether to fetch a coffee, of a machine that handles half a gibibyte a
+/// second: the model once for each of its copies, and once more to verify it.
+fn rough_seconds(run: &Planned) -> f64 {
+    let bytes = match run.experiment.reads {
+        Reads::Nothing => run.footprint().model_bytes,
+        Reads::StateDict | Reads::PerTensor => run.predicted_ram_bytes(),
+    };
+    (bytes + run.footprint().model_bytes) as f64 / f64::from(1 << 29)
+}

@@ -1,0 +1,105 @@
+//! The checkpoints that the planned runs load: prepared ones, or the user's own.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use checkpoint::Format;
+
+use crate::checkpoints::{Ready, Store};
+use crate::cli::RunArgs;
+use crate::manifest::Manifest;
+use crate::plan::Planned;
+
+/// Where the runs' checkpoints come from.
+pub struct Supply<'a> {
+    pub store: &'a Store,
+    prepared_format: Format,
+    /// The user's own, or why it cannot be loaded.
+    imported: Option<Result<Ready, String>>,
+}
+
+impl<'a> Supply<'a> {
+    /// Imports the user's checkpoint, where there is one, and lets it decide size and dtype.
+    pub fn new(store: &'a Store, args: &RunArgs, manifest: &mut Manifest) -> Supply<'a> {
+        let imported = args.checkpoint.as_deref().map(|file| {
+            let size = args.sizes.first().copied();
+            store
+                .import(file, size)
+                .map_err(|error| format!("{error:#}"))
+        });
+        if let Some(Ok(ready)) = &imported {
+            manifest.sizes = vec![ready.size];
+            manifest.software_sizes = None;
+            manifest.dtypes = vec![ready.dtype];
+            if !ready.ignored.is_empty() {
+                let (count, first) = (ready.ignored.len(), &ready.ignored[0]);
+                eprintln!(
+                    "{count} mask buffers of the checkpoint are no weights and are ignored ({first}, …)"
+                );
+            }
+        }
+        Supply {
+            store,
+            prepared_format: manifest.format,
+            imported,
+        }
+    }
+
+    /// The checkpoint of a run, or why there is none.
+    pub fn ready(&self, run: &Planned) -> Result<Ready, String> {
+        match &self.imported {
+            Some(imported) => imported.clone(),
+            None => Ok(self.store.prepared(run.size, run.dtype)),
+        }
+    }
+
+    /// The format of it that the run reads; `None` where it reads none.
+    pub fn format(&self, run: &Planned) -> Option<Format> {
+        let ready = self.ready(run).ok();
+        let state_dict = ready.map_or(self.prepared_format, |ready| {
+            ready.state_dict_format(self.prepared_format)
+        });
+        run.format(state_dict)
+    }
+
+    /// Bytes that preparing for these runs would write.
+    pub fn missing_bytes(&self, runs: &[Planned]) -> u64 {
+        let mut seen = HashSet::new();
+        let bytes = runs.iter().filter_map(|run| {
+            let format = self.format(run)?;
+            let is_new = seen.insert((run.size, run.dtype, format));
+            let ready = self
+                .ready(run)
+                .ok()
+                .filter(|_| is_new && run.device.state.is_ok())?;
+            Some(self.store.missing_bytes(&ready, format))
+        });
+        bytes.sum()
+    }
+}
+
+/// The reference logits of a checkpoint, computed once, in a process of its own: it takes the model's memory
+/// for a moment, which is not the harness's to keep.
+pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
+    let path = ready.reference();
+    if !path.exists() {
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let output = std::process::Command::new(program)
+            .arg("reference")
+            .arg("--checkpoint")
+            .arg(ready.path(format))
+            .args(["--size", &ready.size.to_string()])
+            .arg("--to")
+            .arg(&path)
+            .output()
+            .map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!(
+                "the reference logits could not be computed: {}",
+                said.trim()
+            ));
+        }
+    }
+    Ok(path)
+}
