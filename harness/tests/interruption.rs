@@ -63,7 +63,12 @@ fn an_interrupted_harness_says_how_to_go_on_and_leaves_no_worker_behind() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(700));
+    let start = Instant::now();
+    while !place.out("machine.toml").exists() {
+        assert!(start.elapsed() < Duration::from_secs(30), "nothing is run");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(500));
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let start = Instant::now();

@@ -10,13 +10,13 @@ use super::dry_run;
 use super::plot::{default_plots, present};
 use crate::checkpoints::Store;
 use crate::cli::RunArgs;
+use crate::execution::{Execution, Stopped};
 use crate::executor::Executor;
 use crate::exit::Ended;
 use crate::machine::{self, Machine};
 use crate::manifest::{self, Devices, Manifest};
 use crate::plan::{Planned, plan};
 use crate::record::{Record, Results};
-use crate::session::{Session, Stopped};
 use crate::supply::Supply;
 use crate::{interrupt, table};
 
@@ -66,7 +66,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         );
     }
     write_machine(&machine, &out)?;
-    let session = Session {
+    let execution = Execution {
         args,
         manifest: &manifest,
         machine: &machine.machine,
@@ -75,21 +75,21 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         executor: Executor::new(manifest.limits.timeout_seconds)?,
         supply,
     };
-    let stopped = session.run_all(&missing, &mut results, &mut records)?;
+    let stopped = execution.run_all(&missing, &mut results, &mut records)?;
     let interrupted = stopped == Stopped::Interrupted;
     if records.is_empty() && interrupted {
-        return Err(session.interrupted().into());
+        return Err(execution.interrupted().into());
     }
     let lines = present(&out, &plots, &records)?;
     println!("{}", table::terminal(&lines));
     println!("results: {}\ncharts:  {}", out.display(), plots.display());
     if interrupted {
-        return Err(session.interrupted().into());
+        return Err(execution.interrupted().into());
     }
     if let Stopped::BudgetSpent { left } = stopped {
         println!(
             "the manifest's time budget is spent: {left} runs are left, `{}` makes them",
-            session.resume()
+            execution.resume()
         );
     }
     let is_bad = |record: &&Record| !matches!(record.status, Status::Ok | Status::Skipped);

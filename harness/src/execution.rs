@@ -20,7 +20,7 @@ use crate::worker::WorkerArgs;
 use crate::{interrupt, machine, units};
 
 /// What all runs of a plan have in common.
-pub struct Session<'a> {
+pub struct Execution<'a> {
     pub args: &'a RunArgs,
     pub manifest: &'a Manifest,
     pub machine: &'a str,
@@ -30,7 +30,7 @@ pub struct Session<'a> {
     pub supply: Supply<'a>,
 }
 
-/// Checkpoints made sure of in this session, and what became of it.
+/// Checkpoints made sure of in this execution, and what became of it.
 type Prepared = HashMap<(Size, Dtype, Format), Result<(), String>>;
 
 /// Why no further run is made.
@@ -41,7 +41,7 @@ pub enum Stopped {
     Interrupted,
 }
 
-impl Session<'_> {
+impl Execution<'_> {
     /// Makes the runs, and records each as soon as it ends.
     pub fn run_all(
         &self,
@@ -174,8 +174,8 @@ impl Session<'_> {
 
     /// The command line that goes on with this one.
     pub fn resume(&self) -> String {
-        let words = std::env::args().skip(1).filter(|word| word != "--resume");
-        format!("harness {} --resume", words.collect::<Vec<_>>().join(" "))
+        let words = std::env::args().filter(|word| word != "--resume");
+        format!("{} --resume", words.collect::<Vec<_>>().join(" "))
     }
 }
 
