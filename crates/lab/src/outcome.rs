@@ -44,8 +44,6 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// Whether every parameter and, where forward ran, the logits were found right.
     pub verified: bool,
-    /// What a person may want to know beside the result.
-    pub notes: Vec<String>,
     /// Fraction of the checkpoint's pages in the page cache before the load.
     pub resident_fraction: Option<f64>,
     /// From the first statement of the load until the device is synchronised.
@@ -89,7 +87,6 @@ impl Outcome {
             status,
             reason: Some(reason.into()),
             verified: false,
-            notes: Vec::new(),
             resident_fraction: None,
             load_seconds: None,
             first_forward_seconds: None,

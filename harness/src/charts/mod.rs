@@ -14,7 +14,7 @@ use anyhow::Context;
 
 use crate::record::read_timeline;
 use crate::summary::Line;
-use crate::table::{Group, groups};
+use crate::table::groups;
 use canvas::Canvas;
 
 /// Draws every chart of these lines into the folder `plots`.
@@ -23,7 +23,16 @@ pub fn draw_all(lines: &[Line], results: &Path, plots: &Path) -> anyhow::Result<
         .with_context(|| format!("{}: the charts cannot be written there", plots.display()))?;
     let measured: Vec<Line> = lines.iter().filter(|line| line.ok > 0).cloned().collect();
     for group in groups(&measured) {
-        let save = |kind: &str, canvas: Canvas| canvas.save(&plots.join(name(kind, &group)));
+        let save = |kind: &str, canvas: Canvas| {
+            let file = name(
+                kind,
+                group.device,
+                Some(group.model),
+                group.dtype,
+                group.cache,
+            );
+            canvas.save(&plots.join(file))
+        };
         save("peaks", peaks::draw(&group)?)?;
         save("load-time", load_time::draw(&group)?)?;
         let timelines = group.lines.iter().map(|line| {
@@ -36,7 +45,13 @@ pub fn draw_all(lines: &[Line], results: &Path, plots: &Path) -> anyhow::Result<
         }
     }
     for series in model_size::by_device(&measured) {
-        let file = format!("model-size-{}", file_part(&series));
+        let file = name(
+            "model-size",
+            series.device,
+            None,
+            series.dtype,
+            series.cache,
+        );
         if let Some(canvas) = model_size::draw(&series)? {
             canvas.save(&plots.join(file))?;
         }
@@ -44,23 +59,13 @@ pub fn draw_all(lines: &[Line], results: &Path, plots: &Path) -> anyhow::Result<
     Ok(())
 }
 
-/// `peaks-vulkan-medium`, with dtype and cache state where they are not the usual ones.
-fn name(kind: &str, group: &Group<'_>) -> String {
-    let mut name = format!("{kind}-{}-{}", group.device.replace(':', ""), group.model);
-    for (value, usual) in [(group.dtype, "f32"), (group.cache, "warm")] {
-        if value != usual {
-            name = format!("{name}-{value}");
-        }
-    }
-    name
-}
-
-fn file_part(series: &model_size::Series<'_>) -> String {
-    let mut name = series.device.replace(':', "");
-    for (value, usual) in [(series.dtype, "f32"), (series.cache, "warm")] {
-        if value != usual {
-            name = format!("{name}-{value}");
-        }
-    }
-    name
+/// `peaks-vulkan-medium`, `model-size-vulkan`: with dtype and cache state where they are not the usual ones.
+fn name(kind: &str, device: &str, model: Option<&str>, dtype: &str, cache: &str) -> String {
+    let device = device.replace(':', "");
+    let unusual =
+        [(dtype, "f32"), (cache, "warm")].map(|(value, usual)| (value != usual).then_some(value));
+    let parts = [Some(kind), Some(&*device), model]
+        .into_iter()
+        .chain(unusual);
+    parts.flatten().collect::<Vec<_>>().join("-")
 }

@@ -45,15 +45,7 @@ pub fn draw(group: &Group<'_>, timelines: &[(&Line, Vec<Sample>)]) -> anyhow::Re
             .iter()
             .map(|(colour, label, _)| (*colour, (*label).to_owned()));
         pen.legend((20, 82), &legend.collect::<Vec<_>>())?;
-        let phases = [
-            Phase::Open,
-            Phase::Materialise,
-            Phase::Read,
-            Phase::Upload,
-            Phase::Assign,
-            Phase::Drop,
-        ];
-        let phases = phases.map(|phase| (phase_colour(phase), phase.to_string()));
+        let phases = Phase::ALL.map(|phase| (phase_colour(phase), phase.to_string()));
         pen.small((20, 110), "strip:", &MUTED, Align::Left)?;
         pen.legend((64, 110), &phases)?;
         pen.small(

@@ -35,7 +35,8 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Phase; 6] = [
+    /// Every phase, in the order in which a load mostly passes through them.
+    pub const ALL: [Phase; 6] = [
         Phase::Open,
         Phase::Materialise,
         Phase::Read,
