@@ -34,4 +34,4 @@ pub use format::Format;
 pub use index::{Checkpoint, TensorRange};
 pub use map::Mapped;
 pub use synthetic::Synthetic;
-pub use write::{TensorMeta, Written, write};
+pub use write::{PARTIAL_PREFIX, TensorMeta, Written, write};

@@ -5,6 +5,9 @@ use std::path::Path;
 
 use crate::{Digest, Dtype, Error, Format, Hasher};
 
+/// How the names of folders begin that [`write()`] works in: one that was killed leaves it behind.
+pub const PARTIAL_PREFIX: &str = ".partial-";
+
 /// A tensor that is to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorMeta {
@@ -56,7 +59,7 @@ pub fn write(
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
     let partial = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(PARTIAL_PREFIX)
         .tempdir_in(folder)
         .map_err(Error::io(folder, "create a temporary folder in"))?;
     let unfinished = partial.path().join("checkpoint");
