@@ -34,14 +34,20 @@ impl CacheState {
     /// Brings the checkpoint at `path` into this state, and returns the resident fraction measured
     /// afterwards (`None` where the platform cannot tell).
     ///
+    /// Where `is_capped`, the pages leave the cache first: those that this process then reads count against
+    /// its cap, as they would on a machine of that size, and not against whoever read them before.
+    ///
     /// # Errors
     ///
     /// If the files cannot be read, or the state is not reached.
-    pub fn establish(self, path: &Path) -> Result<Option<f64>, Error> {
+    pub fn establish(self, path: &Path, is_capped: bool) -> Result<Option<f64>, Error> {
         // The kernel may take pages back, or not yet have let go of them, while the last ones are read.
         const TRIES: u32 = 5;
         let files = files_of(path)?;
         let mut fraction = None;
+        if is_capped && self == CacheState::Warm {
+            files.iter().try_for_each(|file| drop_pages(file))?;
+        }
         for _ in 0..TRIES {
             for file in &files {
                 match self {
@@ -56,7 +62,16 @@ impl CacheState {
         }
         Err(Error::CacheState {
             wanted: self,
-            resident_percent: fraction.unwrap_or_default() * 100.0,
+            resident_fraction: fraction.unwrap_or_default(),
+            why: match self {
+                CacheState::Warm if is_capped => {
+                    ", for its pages count against the host cap: use cold"
+                }
+                CacheState::Warm => ", for memory is short",
+                CacheState::Cold => {
+                    ": a process has it mapped, or its file system has no disk behind it (tmpfs)"
+                }
+            },
         })
     }
 }

@@ -85,6 +85,8 @@ pub struct DeviceReport {
     pub is_software: bool,
     /// Whether its memory lies in the host's RAM, and so counts against it.
     pub is_in_host_memory: bool,
+    /// What is free of its own memory, where its driver tells before it is opened.
+    pub free_bytes: Option<u64>,
 }
 
 /// Looks for the devices of every backend. A backend without any appears once, with the reason.
@@ -97,6 +99,7 @@ pub fn find_devices() -> Vec<DeviceReport> {
         state: Ok("Burn's pure-Rust CPU backend".to_owned()),
         is_software: true,
         is_in_host_memory: true,
+        free_bytes: None,
     }];
     devices.extend(find_vulkan());
     devices.extend(find_cuda());
@@ -109,6 +112,7 @@ fn unusable(backend: BackendKind, reason: impl Into<String>) -> Vec<DeviceReport
         state: Err(reason.into()),
         is_software: false,
         is_in_host_memory: false,
+        free_bytes: None,
     }]
 }
 
@@ -127,6 +131,7 @@ fn find_vulkan() -> Vec<DeviceReport> {
         state: Ok(format!("{}, {}", adapter.name, adapter.driver)),
         is_software: adapter.is_software,
         is_in_host_memory: adapter.is_software,
+        free_bytes: None,
     };
     adapters.into_iter().enumerate().map(report).collect()
 }
@@ -150,6 +155,7 @@ fn find_cuda() -> Vec<DeviceReport> {
         state: Ok(format!("{}, {} MiB", gpu.name, gpu.memory_bytes >> 20)),
         is_software: false,
         is_in_host_memory: false,
+        free_bytes: gpu.free_bytes,
     };
     gpus.into_iter().enumerate().map(report).collect()
 }

@@ -41,13 +41,24 @@ pub enum Error {
     Verification(String),
     /// The page cache could not be brought into the wanted state, so that the run was not made.
     #[error(
-        "the checkpoint could not be made {wanted}: {resident_percent:.1} % of it is in the page cache"
+        "the checkpoint could not be made {wanted}: {:.1} % of it is in the page cache{why}",
+        100.0 * resident_fraction
     )]
     CacheState {
         /// The state asked for.
         wanted: CacheState,
         /// How much of the checkpoint is in the page cache.
-        resident_percent: f64,
+        resident_fraction: f64,
+        /// What keeps it from that state, where that is known.
+        why: &'static str,
+    },
+    /// The host cap could not be enforced, so that the run was not made.
+    #[error("the host cap of {cap_bytes} bytes cannot be enforced: {reason}")]
+    HostCap {
+        /// Above the baseline.
+        cap_bytes: u64,
+        /// What the kernel answered.
+        reason: String,
     },
     /// The run could not be set up as asked.
     #[error("{0}")]

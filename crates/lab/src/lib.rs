@@ -16,6 +16,7 @@
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod cache;
+mod cap;
 mod devices;
 mod error;
 mod experiment;
@@ -28,6 +29,7 @@ mod verify;
 pub mod worker;
 
 pub use cache::CacheState;
+pub use cap::{CapMechanism, Cgroup, HostCaps, HostLimits};
 pub use devices::{BackendKind, DeviceReport, DeviceSpec, find_devices};
 pub use error::Error;
 pub use experiment::{Contract, Experiment, Footprint, MemoryModel, Reads, Registered};

@@ -60,6 +60,9 @@ pub struct Outcome {
     pub host_anon_peak_bytes: Option<u64>,
     /// Peak of file-backed pages, sampled.
     pub host_file_peak_bytes: Option<u64>,
+    /// Peak of the run's own cgroup, by the kernel. File pages that were in the cache before are counted where
+    /// they were read first.
+    pub host_cgroup_peak_bytes: Option<u64>,
     /// Phase in which the heap peak was set.
     pub host_peak_phase: Option<String>,
     /// Peak of the device memory in use, at the marks.
@@ -68,6 +71,10 @@ pub struct Outcome {
     pub device_reserved_peak_bytes: Option<u64>,
     /// Peak of what the driver holds for the process, sampled.
     pub device_driver_peak_bytes: Option<u64>,
+    /// CUDA's default memory pool: the most bytes handed out at once, by the driver.
+    pub device_pool_used_peak_bytes: Option<u64>,
+    /// CUDA's default memory pool: the most bytes held at once, by the driver.
+    pub device_pool_reserved_peak_bytes: Option<u64>,
     /// Phase in which the device peak was set.
     pub device_peak_phase: Option<String>,
     /// Bytes that read calls returned during the load (page faults of a mapped file are no read calls).
@@ -76,6 +83,10 @@ pub struct Outcome {
     pub host_contract_bytes: Option<u64>,
     /// Promised device peak.
     pub device_contract_bytes: Option<u64>,
+    /// Page faults during the load that had to read from a disk.
+    pub major_faults: Option<u64>,
+    /// What may have spoilt the numbers, each in words; empty where nothing was found.
+    pub spoilt_by: Vec<String>,
     /// Memory over time.
     pub timeline: Vec<Sample>,
 }
@@ -95,14 +106,19 @@ impl Outcome {
             host_rss_peak_bytes: None,
             host_anon_peak_bytes: None,
             host_file_peak_bytes: None,
+            host_cgroup_peak_bytes: None,
             host_peak_phase: None,
             device_in_use_peak_bytes: None,
             device_reserved_peak_bytes: None,
             device_driver_peak_bytes: None,
+            device_pool_used_peak_bytes: None,
+            device_pool_reserved_peak_bytes: None,
             device_peak_phase: None,
             bytes_read: None,
             host_contract_bytes: None,
             device_contract_bytes: None,
+            major_faults: None,
+            spoilt_by: Vec::new(),
             timeline: Vec::new(),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::backend::BackendTypes;
@@ -10,15 +11,17 @@ use burn::tensor::{DType, Distribution, Element, Tensor, set_default_dtypes};
 use checkpoint::{Digest, Dtype};
 use gpt2::Gpt2;
 
-use crate::meter::{Panics, Peaks, Recorder};
+use crate::meter::{
+    Diary, Disturbances, Disturbed, Instruments, LastWords, Panics, Peaks, Recorder, Stage,
+};
 use crate::outcome::{Outcome, Status};
 use crate::{
-    BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, MemoryModel, Platform,
-    Reads, Run, devices, reference, verify,
+    BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits,
+    MemoryModel, Platform, Reads, Run, devices, reference, verify,
 };
 
 /// What a worker is to do.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct RunSpec {
     /// The model's dimensions.
     pub config: gpt2::Config,
@@ -38,11 +41,21 @@ pub struct RunSpec {
     pub save_logits: Option<PathBuf>,
     /// Runs forward even on a device that compiles its kernels in software, which takes 12 s and more.
     pub forward_in_software: bool,
+    /// What the run may use of the host's memory.
+    pub host: HostLimits,
+    /// A file that always tells what the run is doing, should it be ended.
+    pub last_words: Option<PathBuf>,
+    /// Takes the load's time and no other measure: what measuring costs is the difference.
+    pub only_time: bool,
 }
 
 /// Runs `E` as `spec` says. Whatever goes wrong is in the outcome.
 pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
     Panics::watch();
+    if let Some(Err(error)) = spec.host.cgroup.as_ref().map(crate::Cgroup::join) {
+        let reason = format!("the run's cgroup could not be entered: {error}");
+        return Outcome::ended(Status::Skipped, reason);
+    }
     let run = AssertUnwindSafe(|| devices::dispatch::<E>(spec));
     let result = std::panic::catch_unwind(run).unwrap_or_else(|_| {
         let message = Panics::first().unwrap_or_else(|| "a panic".to_owned());
@@ -54,10 +67,19 @@ pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
 fn ended(error: &Error) -> Outcome {
     let status = match error {
         Error::OutOfMemory(_) => Status::Oom,
-        Error::CacheState { .. } | Error::Unsupported { .. } => Status::Skipped,
+        Error::CacheState { .. } | Error::Unsupported { .. } | Error::HostCap { .. } => {
+            Status::Skipped
+        }
         _ => Status::Failed,
     };
-    Outcome::ended(status, error.to_string())
+    let mut outcome = Outcome::ended(status, error.to_string());
+    if let Error::CacheState {
+        resident_fraction, ..
+    } = error
+    {
+        outcome.resident_fraction = Some(*resident_fraction);
+    }
+    outcome
 }
 
 pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Error> {
@@ -65,30 +87,74 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
         device: spec.device.to_string(),
         reason: reason.to_owned(),
     })?;
+    let diary = spec.last_words.as_deref().and_then(Diary::open);
+    let diary = diary.map(Arc::new);
+    let arrive = |stage| {
+        if let Some(diary) = &diary {
+            diary.write(&LastWords {
+                stage,
+                host_heap_peak_bytes: None,
+                sample: None,
+            });
+        }
+    };
+    arrive(Stage::SetUp);
+    let mut driver = B::watch_driver(spec.device.index);
     let device = open_device::<B>(spec)?;
     warm_up::<B>(&device)?;
+    spec.host.impose()?;
     let resident_fraction = match E::READS {
         Reads::Nothing => None,
-        Reads::StateDict | Reads::PerTensor => spec.cache.establish(&spec.checkpoint)?,
+        Reads::StateDict | Reads::PerTensor => {
+            let is_capped = spec.host.cgroup.is_some() && spec.host.cap_bytes.is_some();
+            spec.cache.establish(&spec.checkpoint, is_capped)?
+        }
     };
     let max_tensor_bytes = B::max_tensor_bytes(&device);
     let footprint = Footprint::new(&spec.config, spec.dtype, max_tensor_bytes);
     let contract = E::contract(B::MEMORY, footprint);
 
     let for_recorder = device.clone();
+    let instruments = Instruments {
+        read_device: Box::new(move || B::memory(&for_recorder)),
+        read_driver: driver.as_mut().and_then(|driver| driver.read_own()),
+        cgroup: spec.host.cgroup.as_ref(),
+        diary: diary.clone(),
+    };
+    let disturbances = Disturbances::watch();
+    let pool_before = B::reset_pool_peak(&device);
     let run = Run::<B> {
         config: spec.config,
         dtype: spec.dtype,
         device: device.clone(),
         checkpoint: spec.checkpoint.clone(),
         max_tensor_bytes,
-        recorder: Recorder::start(Box::new(move || B::memory(&for_recorder))),
+        recorder: match spec.only_time {
+            true => Recorder::clock(),
+            false => Recorder::start(instruments),
+        },
     };
     let model = E::load(&run)?;
     B::finish(&device)?;
     let peaks = run.recorder.finish();
+    let pool = B::pool_peak(&device).zip(pool_before);
+    let pool = pool.map(|(peak, before)| peak.above(before));
+    let Disturbed {
+        major_faults,
+        mut spoilt_by,
+    } = disturbances.sum_up(
+        spec.cache,
+        spec.host.cap_bytes.is_some(),
+        peaks.swap_peak_bytes,
+    );
+    spoilt_by.extend(driver.as_ref().and_then(|driver| driver.others()));
+    arrive(Stage::Verify);
 
     let mut outcome = Outcome {
+        device_pool_used_peak_bytes: pool.map(|pool| pool.in_use_bytes),
+        device_pool_reserved_peak_bytes: pool.map(|pool| pool.reserved_bytes),
+        major_faults,
+        spoilt_by,
         host_contract_bytes: Some(contract.host_heap_bytes),
         device_contract_bytes: contract.device_bytes,
         resident_fraction,
@@ -148,7 +214,8 @@ fn warm_up<B: Platform>(device: &B::Device) -> Result<(), Error> {
 fn measured<B: Platform>(peaks: &Peaks, device: &B::Device) -> Outcome {
     // Some versions of Mesa's software driver keep their buffers in shared memory, which the kernel counts
     // apart; others in anonymous memory, and then there is nothing to tell.
-    let driver = peaks.shared_peak_bytes.filter(|&bytes| bytes > 0);
+    let shared = peaks.shared_peak_bytes.filter(|&bytes| bytes > 0);
+    let shared = shared.filter(|_| B::compiles_in_software(device));
     Outcome {
         status: Status::Ok,
         reason: None,
@@ -158,10 +225,11 @@ fn measured<B: Platform>(peaks: &Peaks, device: &B::Device) -> Outcome {
         host_rss_peak_bytes: peaks.rss_peak_bytes,
         host_anon_peak_bytes: peaks.anon_peak_bytes,
         host_file_peak_bytes: peaks.file_peak_bytes,
+        host_cgroup_peak_bytes: peaks.cgroup_peak_bytes,
         host_peak_phase: peaks.host_peak_phase.map(|phase| phase.to_string()),
         device_in_use_peak_bytes: peaks.device_in_use_peak_bytes,
         device_reserved_peak_bytes: peaks.device_reserved_peak_bytes,
-        device_driver_peak_bytes: driver.filter(|_| B::compiles_in_software(device)),
+        device_driver_peak_bytes: peaks.driver_peak_bytes.or(shared),
         device_peak_phase: peaks.device_peak_phase.map(|phase| phase.to_string()),
         bytes_read: peaks.bytes_read,
         timeline: peaks.timeline.clone(),
@@ -179,6 +247,7 @@ fn verified<E: Experiment, B: Platform>(
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
     if let Some(in_use) = peaks.device_in_use_bytes
+        && !spec.only_time
         && B::MEMORY == MemoryModel::Discrete
         && in_use < footprint.model_bytes
     {

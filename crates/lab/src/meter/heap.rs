@@ -1,10 +1,11 @@
 //! The exact host instrument: an allocator that counts.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 static CURRENT_BYTES: AtomicUsize = AtomicUsize::new(0);
 static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
+static IS_STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// The system's allocator, counting the bytes of every Rust allocation and their peak.
 ///
@@ -35,12 +36,24 @@ impl CountingAllocator {
         PEAK_BYTES.load(Relaxed) > 0
     }
 
+    /// Counts no more, for good: to measure what counting costs.
+    pub fn stop() {
+        IS_STOPPED.store(true, Relaxed);
+        PEAK_BYTES.store(0, Relaxed);
+    }
+
     fn grow(bytes: usize) {
+        if IS_STOPPED.load(Relaxed) {
+            return;
+        }
         let current = CURRENT_BYTES.fetch_add(bytes, Relaxed) + bytes;
         PEAK_BYTES.fetch_max(current, Relaxed);
     }
 
     fn shrink(bytes: usize) {
+        if IS_STOPPED.load(Relaxed) {
+            return;
+        }
         CURRENT_BYTES.fetch_sub(bytes, Relaxed);
     }
 }

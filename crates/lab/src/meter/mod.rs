@@ -1,6 +1,8 @@
 //! The instruments: what a run held while it loaded.
 
+mod disturbance;
 mod heap;
+mod last_words;
 mod panics;
 mod process;
 mod recorder;
@@ -10,11 +12,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use disturbance::{Disturbances, Disturbed};
 pub use heap::CountingAllocator;
+pub(crate) use last_words::Diary;
+pub use last_words::{LastWords, Stage};
 pub(crate) use panics::Panics;
 pub use process::ProcessMemory;
 pub use recorder::DeviceMemory;
-pub(crate) use recorder::{Peaks, Recorder};
+pub(crate) use recorder::{Instruments, Peaks, ReadBytes, Recorder};
 
 /// What a run is doing: named with every peak, so that one knows which step set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,4 +84,6 @@ pub struct Sample {
     pub host_file_bytes: u64,
     /// Device memory in use, as last read by the loader; `None` on unified memory.
     pub device_in_use_bytes: Option<u64>,
+    /// Device memory that the allocator's pools held then.
+    pub device_reserved_bytes: Option<u64>,
 }

@@ -16,6 +16,10 @@ pub struct ProcessMemory {
     pub file_bytes: u64,
     /// Shared memory (`RssShmem`): where a software Vulkan driver keeps its buffers.
     pub shared_bytes: u64,
+    /// Pages in swap (`VmSwap`).
+    pub swap_bytes: u64,
+    /// Private writable memory, touched or not (`VmData`): what `RLIMIT_DATA` limits.
+    pub data_bytes: u64,
 }
 
 impl ProcessMemory {
@@ -37,6 +41,19 @@ impl ProcessMemory {
         let text = std::fs::read_to_string("/proc/self/io").ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("rchar:"))?;
         line.trim().parse().ok()
+    }
+
+    /// Page faults of the process so far that had to read from a disk.
+    #[cfg(target_os = "linux")]
+    pub fn major_faults() -> Option<u64> {
+        let me = procfs::process::Process::myself().ok()?;
+        Some(me.stat().ok()?.majflt)
+    }
+
+    /// Not known on this system.
+    #[cfg(not(target_os = "linux"))]
+    pub fn major_faults() -> Option<u64> {
+        None
     }
 }
 
@@ -75,5 +92,7 @@ fn parse(status: &[u8]) -> Option<ProcessMemory> {
         anon_bytes: field("RssAnon:")?,
         file_bytes: field("RssFile:")?,
         shared_bytes: field("RssShmem:")?,
+        swap_bytes: field("VmSwap:")?,
+        data_bytes: field("VmData:")?,
     })
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::sampler::{Sampler, Shared};
-use super::{CountingAllocator, Phase, ProcessMemory, Sample};
+use super::{CountingAllocator, Diary, Phase, ProcessMemory, Sample};
+use crate::cap::{Cgroup, CgroupPeak};
 
 /// Memory of a device, as its allocator counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,16 @@ pub struct DeviceMemory {
     pub in_use_bytes: u64,
     /// Held by the allocator's pools.
     pub reserved_bytes: u64,
+}
+
+impl DeviceMemory {
+    /// What is held beyond `before`.
+    pub fn above(self, before: DeviceMemory) -> DeviceMemory {
+        DeviceMemory {
+            in_use_bytes: self.in_use_bytes.saturating_sub(before.in_use_bytes),
+            reserved_bytes: self.reserved_bytes.saturating_sub(before.reserved_bytes),
+        }
+    }
 }
 
 /// Everything measured of one load, above the baseline.
@@ -25,6 +36,9 @@ pub(crate) struct Peaks {
     pub anon_peak_bytes: Option<u64>,
     pub file_peak_bytes: Option<u64>,
     pub shared_peak_bytes: Option<u64>,
+    pub swap_peak_bytes: Option<u64>,
+    pub cgroup_peak_bytes: Option<u64>,
+    pub driver_peak_bytes: Option<u64>,
     pub host_peak_phase: Option<Phase>,
     pub device_in_use_bytes: Option<u64>,
     pub device_in_use_peak_bytes: Option<u64>,
@@ -35,18 +49,35 @@ pub(crate) struct Peaks {
 }
 
 type ReadDevice = Box<dyn Fn() -> Option<DeviceMemory>>;
+/// Reads a number of bytes that somebody else keeps.
+pub(crate) type ReadBytes = Box<dyn FnMut() -> Option<u64> + Send>;
+
+/// What a load is recorded with, beside the process's own marks.
+pub(crate) struct Instruments<'a> {
+    /// The device's own count, on the loading thread.
+    pub read_device: ReadDevice,
+    /// What the device's driver holds for this process.
+    pub read_driver: Option<ReadBytes>,
+    /// The run's own cgroup.
+    pub cgroup: Option<&'a Cgroup>,
+    /// Where to write what is held, for whoever outlives this process.
+    pub diary: Option<Arc<Diary>>,
+}
 
 /// Records one load. Its marks are read by the loading thread: CubeCL's memory usage is that of a stream,
 /// and a stream is a thread's.
 pub(crate) struct Recorder {
     shared: Arc<Shared>,
-    read_device: ReadDevice,
+    /// `None` where nothing is to be recorded but the time.
+    read_device: Option<ReadDevice>,
     marks: RefCell<Marks>,
     baseline: Baseline,
+    cgroup: Option<(CgroupPeak, u64)>,
     sampler: Option<Sampler>,
     start: Instant,
 }
 
+#[derive(Default)]
 struct Baseline {
     heap_bytes: u64,
     /// `None` where the kernel's mark could not be read or reset.
@@ -65,17 +96,23 @@ struct Marks {
 
 impl Recorder {
     /// Takes the baseline, resets the marks, and starts the clock.
-    pub fn start(read_device: ReadDevice) -> Recorder {
+    pub fn start(instruments: Instruments<'_>) -> Recorder {
         let shared = Shared::new(Phase::Open);
-        let device = read_device();
+        let device = (instruments.read_device)();
         let process = ProcessMemory::now();
-        let sampler = process.and_then(|baseline| Sampler::start(Arc::clone(&shared), baseline));
+        let cgroup = instruments.cgroup.and_then(|cgroup| {
+            let usage_bytes = cgroup.usage_bytes()?;
+            Some((cgroup.reset_peak()?, usage_bytes))
+        });
+        let (driver, diary) = (instruments.read_driver, instruments.diary);
+        let sampler = process
+            .and_then(|baseline| Sampler::start(Arc::clone(&shared), baseline, driver, diary));
         let process = process.filter(|_| ProcessMemory::reset_peak());
         let bytes_read = ProcessMemory::bytes_read();
         CountingAllocator::reset_peak();
         let recorder = Recorder {
             shared,
-            read_device,
+            read_device: Some(instruments.read_device),
             marks: RefCell::default(),
             baseline: Baseline {
                 heap_bytes: CountingAllocator::current_bytes(),
@@ -83,11 +120,26 @@ impl Recorder {
                 device,
                 bytes_read,
             },
+            cgroup,
             sampler,
             start: Instant::now(),
         };
         recorder.mark();
         recorder
+    }
+
+    /// Takes the time and nothing else: what measuring costs is the difference. The allocator stops counting.
+    pub fn clock() -> Recorder {
+        CountingAllocator::stop();
+        Recorder {
+            shared: Shared::new(Phase::Open),
+            read_device: None,
+            marks: RefCell::default(),
+            baseline: Baseline::default(),
+            cgroup: None,
+            sampler: None,
+            start: Instant::now(),
+        }
     }
 
     /// Reads the marks of the phase that ends, and begins another.
@@ -99,16 +151,18 @@ impl Recorder {
     /// Reads the marks that have no memory of their own (the device's), and says which phase raised
     /// those that have (the heap's).
     pub fn mark(&self) {
+        let Some(read_device) = &self.read_device else {
+            return;
+        };
         let phase = self.shared.phase();
         let mut marks = self.marks.borrow_mut();
         raise(&mut marks.heap_peak, CountingAllocator::peak_bytes(), phase);
-        if let (Some(now), Some(before)) = ((self.read_device)(), self.baseline.device) {
-            let in_use = now.in_use_bytes.saturating_sub(before.in_use_bytes);
-            let reserved = now.reserved_bytes.saturating_sub(before.reserved_bytes);
-            raise(&mut marks.in_use_peak, in_use, phase);
-            marks.in_use = Some(in_use);
-            marks.reserved_peak = marks.reserved_peak.max(Some(reserved));
-            self.shared.set_device_in_use(in_use);
+        if let (Some(now), Some(before)) = (read_device(), self.baseline.device) {
+            let held = now.above(before);
+            raise(&mut marks.in_use_peak, held.in_use_bytes, phase);
+            marks.in_use = Some(held.in_use_bytes);
+            marks.reserved_peak = marks.reserved_peak.max(Some(held.reserved_bytes));
+            self.shared.set_device(held);
         }
     }
 
@@ -117,6 +171,10 @@ impl Recorder {
         let load_seconds = self.start.elapsed().as_secs_f64();
         self.mark();
         let process = ProcessMemory::now();
+        let cgroup_peak_bytes = self.cgroup.and_then(|(mut peak, before)| {
+            // The mark may be a little older than the usage: the kernel counts in batches.
+            Some(peak.bytes()?.saturating_sub(before))
+        });
         let bytes_read = ProcessMemory::bytes_read();
         let sampled = self.sampler.and_then(Sampler::stop);
         let marks = self.marks.into_inner();
@@ -128,12 +186,20 @@ impl Recorder {
                 .heap_peak
                 .filter(|_| counting)
                 .map(|(bytes, _)| bytes - self.baseline.heap_bytes),
-            rss_peak_bytes: process
-                .zip(self.baseline.process)
-                .map(|(now, before)| now.rss_peak_bytes.saturating_sub(before.rss_bytes)),
+            rss_peak_bytes: process.zip(self.baseline.process).map(|(now, before)| {
+                // The kernel's mark lags behind by up to 64 pages of each CPU; what was sampled does not.
+                let seen = sampled.as_ref().map_or(0, |sampled| sampled.rss_peak_bytes);
+                let peak = now.rss_peak_bytes.max(seen);
+                peak.saturating_sub(before.rss_bytes)
+            }),
             anon_peak_bytes: sampled.as_ref().map(|sampled| sampled.anon_peak_bytes),
             file_peak_bytes: sampled.as_ref().map(|sampled| sampled.file_peak_bytes),
             shared_peak_bytes: sampled.as_ref().map(|sampled| sampled.shared_peak_bytes),
+            swap_peak_bytes: sampled.as_ref().map(|sampled| sampled.swap_peak_bytes),
+            cgroup_peak_bytes,
+            driver_peak_bytes: sampled
+                .as_ref()
+                .and_then(|sampled| sampled.driver_peak_bytes),
             host_peak_phase: marks.heap_peak.filter(|_| counting).map(|(_, phase)| phase),
             device_in_use_bytes: marks.in_use,
             device_in_use_peak_bytes: marks.in_use_peak.map(|(bytes, _)| bytes),

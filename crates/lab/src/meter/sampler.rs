@@ -1,14 +1,20 @@
 //! The sampled host instrument: a thread that looks every few milliseconds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::process::Reader;
-use super::{CountingAllocator, Phase, ProcessMemory, Sample};
+use super::{
+    CountingAllocator, DeviceMemory, Diary, LastWords, Phase, ProcessMemory, ReadBytes, Sample,
+    Stage,
+};
 
 const PERIOD: Duration = Duration::from_millis(2);
+/// Asking a driver takes longer than asking the kernel: once in so many samples.
+const SAMPLES_PER_DRIVER_READING: usize = 16;
 /// Room for the samples, taken before the load so that it is not counted in it. When it is full, every
 /// other sample is dropped and the period doubles.
 const CAPACITY: usize = 1 << 13;
@@ -21,6 +27,8 @@ const ABSENT: u64 = u64::MAX;
 pub(super) struct Shared {
     phase: AtomicU8,
     device_in_use_bytes: AtomicU64,
+    device_reserved_bytes: AtomicU64,
+    is_sampling: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -29,6 +37,8 @@ impl Shared {
         Arc::new(Shared {
             phase: AtomicU8::new(phase as u8),
             device_in_use_bytes: AtomicU64::new(ABSENT),
+            device_reserved_bytes: AtomicU64::new(ABSENT),
+            is_sampling: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         })
     }
@@ -41,12 +51,10 @@ impl Shared {
         Phase::ALL[self.phase.load(Relaxed) as usize]
     }
 
-    pub fn set_device_in_use(&self, bytes: u64) {
-        self.device_in_use_bytes.store(bytes, Relaxed);
-    }
-
-    fn device_in_use(&self) -> Option<u64> {
-        Some(self.device_in_use_bytes.load(Relaxed)).filter(|&bytes| bytes != ABSENT)
+    pub fn set_device(&self, memory: DeviceMemory) {
+        self.device_in_use_bytes.store(memory.in_use_bytes, Relaxed);
+        self.device_reserved_bytes
+            .store(memory.reserved_bytes, Relaxed);
     }
 }
 
@@ -55,6 +63,12 @@ pub(super) struct Sampled {
     pub anon_peak_bytes: u64,
     pub file_peak_bytes: u64,
     pub shared_peak_bytes: u64,
+    /// Not above the baseline: the highest resident set seen.
+    pub rss_peak_bytes: u64,
+    /// Not above the baseline: the most of the process that lay in swap.
+    pub swap_peak_bytes: u64,
+    /// What the driver held for the process, where it can tell.
+    pub driver_peak_bytes: Option<u64>,
     pub timeline: Vec<Sample>,
 }
 
@@ -65,16 +79,29 @@ pub(super) struct Sampler {
 
 impl Sampler {
     /// Starts sampling, or does not where `/proc` cannot be read.
-    pub fn start(shared: Arc<Shared>, baseline: ProcessMemory) -> Option<Sampler> {
-        let heap_baseline =
-            CountingAllocator::is_installed().then(CountingAllocator::current_bytes);
-        let reader = Reader::open()?;
-        let samples = Vec::with_capacity(CAPACITY);
-        let for_thread = Arc::clone(&shared);
+    pub fn start(
+        shared: Arc<Shared>,
+        baseline: ProcessMemory,
+        read_driver: Option<ReadBytes>,
+        diary: Option<Arc<Diary>>,
+    ) -> Option<Sampler> {
+        let sampling = Sampling {
+            reader: Reader::open()?,
+            shared: Arc::clone(&shared),
+            baseline,
+            heap_baseline: CountingAllocator::is_installed().then(CountingAllocator::current_bytes),
+            read_driver,
+            diary,
+            samples: Vec::with_capacity(CAPACITY),
+        };
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
-            .spawn(move || sample(reader, &for_thread, baseline, heap_baseline, samples))
+            .spawn(move || sampling.run())
             .ok()?;
+        // What starting a thread allocates and frees must not fall between baseline and load.
+        while !shared.is_sampling.load(Acquire) {
+            std::thread::yield_now();
+        }
         Some(Sampler { thread, shared })
     }
 
@@ -84,51 +111,91 @@ impl Sampler {
     }
 }
 
-fn sample(
-    mut reader: Reader,
-    shared: &Shared,
+/// What the sampling thread has in its hands.
+struct Sampling {
+    reader: Reader,
+    shared: Arc<Shared>,
     baseline: ProcessMemory,
     heap_baseline: Option<u64>,
-    mut samples: Vec<Sample>,
-) -> Sampled {
-    let start = Instant::now();
-    let mut period = PERIOD;
-    let mut peak = ProcessMemory::default();
-    loop {
-        // The order matters: the last sample is taken after the load has ended.
-        let stop = shared.stop.load(Relaxed);
-        if let Some(memory) = reader.read() {
-            peak.anon_bytes = peak.anon_bytes.max(memory.anon_bytes);
-            peak.file_bytes = peak.file_bytes.max(memory.file_bytes);
-            peak.shared_bytes = peak.shared_bytes.max(memory.shared_bytes);
-            if samples.len() == CAPACITY {
-                let mut keep = false;
-                samples.retain(|_| {
-                    keep = !keep;
-                    keep
-                });
-                period *= 2;
+    read_driver: Option<ReadBytes>,
+    diary: Option<Arc<Diary>>,
+    samples: Vec<Sample>,
+}
+
+impl Sampling {
+    fn run(mut self) -> Sampled {
+        let start = Instant::now();
+        let mut period = PERIOD;
+        let mut peak = ProcessMemory::default();
+        let mut driver = None;
+        self.shared.is_sampling.store(true, Release);
+        for number in 0.. {
+            // The order matters: the last sample is taken after the load has ended.
+            let stop = self.shared.stop.load(Relaxed);
+            if let Some(memory) = self.reader.read() {
+                peak.rss_bytes = peak.rss_bytes.max(memory.rss_bytes);
+                peak.anon_bytes = peak.anon_bytes.max(memory.anon_bytes);
+                peak.file_bytes = peak.file_bytes.max(memory.file_bytes);
+                peak.shared_bytes = peak.shared_bytes.max(memory.shared_bytes);
+                peak.swap_bytes = peak.swap_bytes.max(memory.swap_bytes);
+                if self.samples.len() == CAPACITY {
+                    let mut keep = false;
+                    self.samples.retain(|_| {
+                        keep = !keep;
+                        keep
+                    });
+                    period *= 2;
+                }
+                let sample = self.sample(start, memory);
+                self.samples.push(sample);
+                self.write_down(sample);
             }
-            samples.push(Sample {
-                time_seconds: start.elapsed().as_secs_f64(),
-                phase: shared.phase(),
-                host_heap_bytes: heap_baseline
-                    .map(|baseline| CountingAllocator::current_bytes().saturating_sub(baseline)),
-                host_anon_bytes: memory.anon_bytes.saturating_sub(baseline.anon_bytes),
-                host_file_bytes: memory.file_bytes.saturating_sub(baseline.file_bytes),
-                device_in_use_bytes: shared.device_in_use(),
+            if (number % SAMPLES_PER_DRIVER_READING == 0 || stop)
+                && let Some(read) = &mut self.read_driver
+            {
+                driver = driver.max(read());
+            }
+            if stop {
+                break;
+            }
+            std::thread::sleep(period);
+        }
+        Sampled {
+            anon_peak_bytes: peak.anon_bytes.saturating_sub(self.baseline.anon_bytes),
+            file_peak_bytes: peak.file_bytes.saturating_sub(self.baseline.file_bytes),
+            shared_peak_bytes: peak.shared_bytes.saturating_sub(self.baseline.shared_bytes),
+            rss_peak_bytes: peak.rss_bytes,
+            swap_peak_bytes: peak.swap_bytes,
+            driver_peak_bytes: driver,
+            timeline: thin(&self.samples),
+        }
+    }
+
+    fn sample(&self, start: Instant, memory: ProcessMemory) -> Sample {
+        let device = |bytes: &AtomicU64| Some(bytes.load(Relaxed)).filter(|&bytes| bytes != ABSENT);
+        Sample {
+            time_seconds: start.elapsed().as_secs_f64(),
+            phase: self.shared.phase(),
+            host_heap_bytes: self
+                .heap_baseline
+                .map(|baseline| CountingAllocator::current_bytes().saturating_sub(baseline)),
+            host_anon_bytes: memory.anon_bytes.saturating_sub(self.baseline.anon_bytes),
+            host_file_bytes: memory.file_bytes.saturating_sub(self.baseline.file_bytes),
+            device_in_use_bytes: device(&self.shared.device_in_use_bytes),
+            device_reserved_bytes: device(&self.shared.device_reserved_bytes),
+        }
+    }
+
+    fn write_down(&self, sample: Sample) {
+        if let Some(diary) = &self.diary {
+            diary.write(&LastWords {
+                stage: Stage::Load,
+                host_heap_peak_bytes: self
+                    .heap_baseline
+                    .map(|baseline| CountingAllocator::peak_bytes().saturating_sub(baseline)),
+                sample: Some(sample),
             });
         }
-        if stop {
-            break;
-        }
-        std::thread::sleep(period);
-    }
-    Sampled {
-        anon_peak_bytes: peak.anon_bytes.saturating_sub(baseline.anon_bytes),
-        file_peak_bytes: peak.file_bytes.saturating_sub(baseline.file_bytes),
-        shared_peak_bytes: peak.shared_bytes.saturating_sub(baseline.shared_bytes),
-        timeline: thin(&samples),
     }
 }
 
@@ -163,6 +230,7 @@ mod tests {
             host_anon_bytes: if index == 777 { 9 } else { 1 },
             host_file_bytes: 0,
             device_in_use_bytes: None,
+            device_reserved_bytes: None,
         };
         let samples: Vec<_> = (0..5000).map(at).collect();
         let timeline = thin(&samples);

@@ -6,6 +6,8 @@ mod cubecl;
 pub(crate) mod cuda;
 mod flex;
 mod forward;
+#[cfg(feature = "cuda")]
+pub(crate) mod nvml;
 #[cfg(feature = "vulkan")]
 pub(crate) mod vulkan;
 
@@ -13,7 +15,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use gpt2::Gpt2;
 
-use crate::meter::DeviceMemory;
+use crate::meter::{DeviceMemory, ReadBytes};
 use crate::{Error, MemoryModel};
 
 /// The backend of host memory: Burn's pure-Rust CPU backend.
@@ -38,6 +40,19 @@ pub trait Platform: Backend {
     /// queue has taken what was submitted before.
     fn memory(device: &Self::Device) -> Option<DeviceMemory>;
 
+    /// Starts the high-water marks of the driver's own memory pool over, and returns what it holds now; `None`
+    /// where the driver has no pool.
+    fn reset_pool_peak(device: &Self::Device) -> Option<DeviceMemory> {
+        let _ = device;
+        None
+    }
+
+    /// The high-water marks of the driver's own memory pool since they were reset.
+    fn pool_peak(device: &Self::Device) -> Option<DeviceMemory> {
+        let _ = device;
+        None
+    }
+
     /// Waits until everything submitted has happened.
     ///
     /// # Errors
@@ -60,10 +75,26 @@ pub trait Platform: Backend {
     fn logits(model: &Gpt2<Self>, tokens: &[i32], device: &Self::Device)
     -> Result<Vec<f32>, Error>;
 
+    /// Looks at who uses the device: called once before [`Platform::open`], and kept until the run has ended.
+    fn watch_driver(index: usize) -> Option<Box<dyn DriverView>> {
+        let _ = index;
+        None
+    }
+
     /// Whether a first forward takes so long (compiling its kernels in software) that it is worth one
     /// run in many.
     fn compiles_in_software(device: &Self::Device) -> bool {
         let _ = device;
         false
     }
+}
+
+/// What a device's driver says of the processes on it.
+pub trait DriverView {
+    /// Reads what the driver holds for this process, above what it holds now; `None` where it does not tell.
+    /// Called with the device open.
+    fn read_own(&mut self) -> Option<ReadBytes>;
+
+    /// Who else uses the device, in words; `None` where nobody does, or the driver does not tell.
+    fn others(&self) -> Option<String>;
 }
