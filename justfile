@@ -26,9 +26,25 @@ list: build
 doctor: build
     {{harness}} doctor
 
-# Draw the charts of a folder of results again
-plot results: build
-    {{harness}} plot {{results}}
+# Search for the smallest host memory that each technique survives in: just minmem --only mmap-assign --size small
+minmem *args: build
+    {{harness}} minmem {{args}}
+
+# Write summary, claims, report and charts of a folder of results again
+plot results *args: build
+    {{harness}} plot {{results}} {{args}}
+
+# Say in words what a technique held at its peak: just explain naive --device vulkan
+explain experiment *args: build
+    {{harness}} explain {{experiment}} {{args}}
+
+# Hold two folders of results side by side; fails where memory grew
+compare old new *args: build
+    {{harness}} compare {{old}} {{new}} {{args}}
+
+# Measure what measuring costs
+overhead *args: build
+    {{harness}} overhead {{args}}
 
 # Make an experiment crate from the template and register it
 new name:

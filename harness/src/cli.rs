@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use checkpoint::{Dtype, Format};
 use clap::{Args, Parser, Subcommand};
 use gpt2::Size;
+use lab::DeviceSpec;
 
 use crate::exit;
 use crate::worker::WorkerArgs;
@@ -27,8 +28,18 @@ pub enum Command {
     Prepare(PrepareArgs),
     /// Run a manifest, record every run, and show the results
     Run(RunArgs),
+    /// Search for the smallest host memory that each experiment survives in, and show it
+    Minmem(MinmemArgs),
     /// Draw the charts of recorded results again
-    Plot(PlotArgs),
+    Plot(ResultsArgs),
+    /// Write the report of recorded results again: claims, contracts, tables and charts
+    Report(ResultsArgs),
+    /// Say in words what an experiment held at its peak in a recorded run
+    Explain(ExplainArgs),
+    /// Measure what measuring costs: the same loads with every instrument, and with a clock alone
+    Overhead(OverheadArgs),
+    /// Hold two folders of results side by side; fails where memory grew
+    Compare(CompareArgs),
     /// Bring the generated parts of README.md up to date
     #[command(hide = true)]
     Readme(ReadmeArgs),
@@ -71,6 +82,21 @@ pub struct RunArgs {
     /// Manifest to run: a file, or the name of one in harness/manifests
     #[arg(value_name = "MANIFEST")]
     pub manifest: PathBuf,
+    #[command(flatten)]
+    pub options: RunOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct MinmemArgs {
+    /// Manifest with `host_caps = ["smallest"]`: a file, or the name of one in harness/manifests
+    #[arg(value_name = "MANIFEST", default_value = "minmem")]
+    pub manifest: PathBuf,
+    #[command(flatten)]
+    pub options: RunOptions,
+}
+
+#[derive(Debug, Args)]
+pub struct RunOptions {
     /// Only these experiments of the manifest
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub only: Vec<String>,
@@ -122,10 +148,13 @@ pub struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct PlotArgs {
+pub struct ResultsArgs {
     /// Folder of results
     #[arg(value_name = "DIR")]
     pub results: PathBuf,
+    /// Count runs that something may have spoilt (swap, a dirty tree, …) as any other
+    #[arg(long)]
+    pub include_spoilt: bool,
     /// Folder of the charts
     #[arg(
         long,
@@ -133,6 +162,77 @@ pub struct PlotArgs {
         help = "Folder of the charts [default: as `run` chooses it]"
     )]
     pub plots: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Experiment to explain
+    #[arg(value_name = "EXPERIMENT")]
+    pub experiment: String,
+    /// Folder of results to look in
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "Folder of results to look in [default: the newest below results that has a run of it]"
+    )]
+    pub results: Option<PathBuf>,
+    /// Of this size; without, the largest that ran
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// On this device; without, one with memory of its own where one ran
+    #[arg(long)]
+    pub device: Option<DeviceSpec>,
+    /// This very run, by its run_id
+    #[arg(long, value_name = "RUN_ID", conflicts_with_all = ["size", "device"])]
+    pub run: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Folder of results, or a runs.csv, to compare with
+    #[arg(value_name = "OLD")]
+    pub old: PathBuf,
+    /// Folder of results, or a runs.csv, that is compared
+    #[arg(value_name = "NEW")]
+    pub new: PathBuf,
+    /// Growth of a median peak (host heap, device in use) that is no regression, in percent; 1 MiB never is
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0, value_parser = percent)]
+    pub tolerance: f64,
+    /// Count runs that something may have spoilt as any other
+    #[arg(long)]
+    pub include_spoilt: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OverheadArgs {
+    /// Experiments to load with
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_values = ["mmap-assign", "per-tensor"])]
+    pub only: Vec<String>,
+    /// Size of the model
+    #[arg(long, default_value = "medium")]
+    pub size: Size,
+    /// Device to load to
+    #[arg(long, default_value = "flex")]
+    pub device: DeviceSpec,
+    /// Pairs of loads for each experiment
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    pub pairs: u32,
+    /// File of the pairs
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "File of the pairs [default: results/<machine>/overhead.csv]"
+    )]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let value: Option<f64> = text.trim_end_matches('%').trim().parse().ok();
+    value
+        .filter(|value| value.is_finite() && *value >= 0.0)
+        .ok_or_else(|| format!("`{text}` is no percentage: write 1 or 2.5"))
 }
 
 #[derive(Debug, Args)]

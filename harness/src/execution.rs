@@ -1,7 +1,6 @@
 //! A plan in execution: each run made, and recorded as soon as it ends.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use checkpoint::{Dtype, Format};
@@ -9,29 +8,35 @@ use gpt2::Size;
 use indicatif::{ProgressBar, ProgressStyle};
 use lab::{Outcome, Status};
 
-use crate::cli::RunArgs;
+use crate::cli::RunOptions;
+use crate::configuration::Code;
 use crate::executor::Executor;
 use crate::exit::Ended;
+use crate::host_cap::HostCap;
 use crate::manifest::Manifest;
 use crate::plan::Planned;
-use crate::record::{Record, Results};
+use crate::record::Record;
+use crate::results::Results;
+use crate::smallest_cap::Search;
 use crate::supply::{Supply, reference};
 use crate::worker::WorkerArgs;
 use crate::{interrupt, machine, units};
 
-/// What all runs of a plan have in common.
+/// What all runs of a plan have in common, and what is recorded of them.
 pub struct Execution<'a> {
-    pub args: &'a RunArgs,
+    pub options: &'a RunOptions,
     pub manifest: &'a Manifest,
     pub machine: &'a str,
-    pub commit: Option<(String, bool)>,
-    pub out: &'a Path,
+    pub code: Code,
     pub executor: Executor,
     pub supply: Supply<'a>,
+    pub results: Results,
+    pub records: Vec<Record>,
+    pub prepared: Prepared,
 }
 
 /// Checkpoints made sure of in this execution, and what became of it.
-type Prepared = HashMap<(Size, Dtype, Format), Result<(), String>>;
+pub type Prepared = HashMap<(Size, Dtype, Format), Result<(), String>>;
 
 /// Why no further run is made.
 #[derive(Debug, PartialEq)]
@@ -42,65 +47,154 @@ pub enum Stopped {
 }
 
 impl Execution<'_> {
-    /// Makes the runs, and records each as soon as it ends.
-    pub fn run_all(
-        &self,
+    /// The recorded row of a run, where this code has made it on this machine.
+    pub fn recorded(&self, run: &Planned) -> Option<&Record> {
+        let key = self.record(run, String::new()).key();
+        self.records.iter().find(|record| record.key() == key)
+    }
+
+    /// Makes the runs that are not recorded yet, and records each as soon as it ends.
+    pub fn run_all(&mut self, runs: &[Planned]) -> anyhow::Result<Stopped> {
+        let missing: Vec<&Planned> = runs
+            .iter()
+            .filter(|run| self.recorded(run).is_none())
+            .collect();
+        self.tell_recorded(runs.len() - missing.len(), missing.len());
+        self.each(&missing, |execution, run, bar| {
+            Ok(execution.make(run, bar)?.is_some())
+        })
+    }
+
+    /// Makes each run, and then searches for the smallest host cap that it survives in. Every probe is a run of
+    /// its own, and recorded as any other: an interrupted search is followed again from its records.
+    pub fn search_all(&mut self, runs: &[Planned]) -> anyhow::Result<Stopped> {
+        self.tell_recorded(self.records.len(), 0);
+        let runs: Vec<&Planned> = runs.iter().collect();
+        self.each(&runs, |execution, run, bar| execution.search(run, bar))
+    }
+
+    fn tell_recorded(&self, done: usize, missing: usize) {
+        let of_other_code = self
+            .records
+            .iter()
+            .filter(|record| record.code() != self.code)
+            .count();
+        if of_other_code > 0 {
+            eprintln!("{of_other_code} runs are recorded of other code, and stay");
+        }
+        if done > 0 {
+            let missing = match missing {
+                0 => String::new(),
+                missing => format!(", {missing} are missing"),
+            };
+            eprintln!("{done} runs are recorded already{missing}");
+        }
+    }
+
+    /// Does something with each run until all are done, the budget is spent, or it was interrupted: then `act`
+    /// returns false.
+    fn each(
+        &mut self,
         runs: &[&Planned],
-        results: &mut Results,
-        records: &mut Vec<Record>,
+        act: impl Fn(&mut Self, &Planned, &ProgressBar) -> anyhow::Result<bool>,
     ) -> anyhow::Result<Stopped> {
         let start = Instant::now();
         let bar = ProgressBar::new(runs.len() as u64);
         let style = "{bar:24} {pos}/{len} {elapsed_precise} {wide_msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
         bar.enable_steady_tick(Duration::from_millis(200));
-        let mut prepared = Prepared::new();
+        let budget = self.manifest.limits.budget_seconds.map(Duration::from_secs);
         for (number, run) in runs.iter().enumerate() {
-            let budget = self.manifest.limits.budget_seconds.map(Duration::from_secs);
             if budget.is_some_and(|budget| start.elapsed() > budget) {
                 bar.finish_and_clear();
                 return Ok(Stopped::BudgetSpent {
                     left: runs.len() - number,
                 });
             }
-            bar.set_message(run.label());
-            let started_at = now();
-            let Some(outcome) = self.run_one(run, &mut prepared)? else {
+            if !act(self, run, &bar)? {
                 bar.finish_and_clear();
                 return Ok(Stopped::Interrupted);
-            };
-            let mut record = self.record(run, started_at);
-            record.fill(&outcome);
-            results.append(&record, &outcome.timeline)?;
-            let told = format!("{:<52} {}", run.label(), tell(&outcome));
-            match bar.is_hidden() {
-                true => eprintln!("{told}"),
-                false => bar.println(told),
             }
-            records.push(record);
             bar.inc(1);
         }
         bar.finish_and_clear();
         Ok(Stopped::AllDone)
     }
 
+    /// Whether the search came to its end.
+    fn search(&mut self, run: &Planned, bar: &ProgressBar) -> anyhow::Result<bool> {
+        let Some(free) = self.make_once(run, bar)? else {
+            return Ok(false);
+        };
+        if !free.is_measured() {
+            // What does not load with all the memory there is needs no search; its row says why.
+            return Ok(true);
+        }
+        // What cannot be taken back: file pages can, and are, before a run is ended.
+        let guess = free.host_anon_peak_bytes;
+        let guess = guess.unwrap_or_else(|| run.predicted_ram_bytes());
+        let available = machine::available_memory_bytes().unwrap_or(u64::MAX);
+        let mut search = Search::new(run.footprint().model_bytes, guess, available);
+        while let Some(cap_bytes) = search.next_bytes() {
+            let probe = Planned {
+                host_cap: HostCap::Bytes(cap_bytes),
+                forward_in_software: false,
+                ..run.clone()
+            };
+            let Some(record) = self.make_once(&probe, bar)? else {
+                return Ok(false);
+            };
+            if record.status == Status::Skipped {
+                return Ok(true);
+            }
+            search.learn(cap_bytes, record.is_measured());
+        }
+        Ok(true)
+    }
+
+    /// [`Execution::make`], unless it is recorded already.
+    fn make_once(&mut self, run: &Planned, bar: &ProgressBar) -> anyhow::Result<Option<Record>> {
+        match self.recorded(run) {
+            Some(record) => Ok(Some(record.clone())),
+            None => Ok(self.make(run, bar)?.cloned()),
+        }
+    }
+
+    /// Makes a run, records it, and tells of it. `None` if it was interrupted.
+    fn make(&mut self, run: &Planned, bar: &ProgressBar) -> anyhow::Result<Option<&Record>> {
+        bar.set_message(run.label());
+        let mut record = self.record(run, now());
+        let Some(outcome) = self.run_one(run)? else {
+            return Ok(None);
+        };
+        record.fill(&outcome);
+        self.results.append(&record, &outcome.timeline)?;
+        let told = format!("{:<52} {}", run.label(), tell(&outcome));
+        match bar.is_hidden() {
+            true => eprintln!("{told}"),
+            false => bar.println(told),
+        }
+        self.records.push(record);
+        Ok(self.records.last())
+    }
+
     /// `None` if it was interrupted.
-    fn run_one(&self, run: &Planned, prepared: &mut Prepared) -> anyhow::Result<Option<Outcome>> {
+    fn run_one(&mut self, run: &Planned) -> anyhow::Result<Option<Outcome>> {
         if interrupt::requested() {
             return Ok(None);
         }
         if let Some(reason) = run.obstacle(machine::available_memory_bytes()) {
             return Ok(Some(Outcome::ended(Status::Skipped, reason)));
         }
-        match self.worker_args(run, prepared) {
-            Ok(args) => Ok(self.executor.execute(&args)?),
+        match self.worker_args(run) {
+            Ok(args) => Ok(self.executor.execute(args)?),
             Err(_) if interrupt::requested() => Ok(None),
             Err(reason) => Ok(Some(Outcome::ended(Status::Failed, reason))),
         }
     }
 
     /// Makes sure of everything that the run needs on disk.
-    fn worker_args(&self, run: &Planned, prepared: &mut Prepared) -> Result<WorkerArgs, String> {
+    fn worker_args(&mut self, run: &Planned) -> Result<WorkerArgs, String> {
         let mut args = WorkerArgs {
             experiment: run.experiment.name.to_owned(),
             size: run.size,
@@ -111,21 +205,25 @@ impl Execution<'_> {
             digests: None,
             reference: None,
             save_logits: None,
-            forward_in_software: run.forward_in_software || self.args.save_logits,
+            forward_in_software: run.forward_in_software || self.options.save_logits,
+            host_cap: run.host_cap_bytes(),
+            cgroup: None,
+            last_words: None,
+            only_time: false,
         };
-        if self.args.save_logits {
-            let file = format!("{}.safetensors", run.id());
-            args.save_logits = Some(self.out.join("logits").join(file));
+        if self.options.save_logits {
+            let file = format!("{}.safetensors", run.id(&self.code));
+            args.save_logits = Some(self.results.folder().join("logits").join(file));
         }
         let Some(format) = self.supply.format(run) else {
             return Ok(args);
         };
         let ready = self.supply.ready(run)?;
         let key = (run.size, run.dtype, format);
-        prepared
+        let store = self.supply.store;
+        self.prepared
             .entry(key)
             .or_insert_with(|| {
-                let store = self.supply.store;
                 store
                     .prepare(&ready, format)
                     .map_err(|error| format!("{error:#}"))
@@ -133,7 +231,7 @@ impl Execution<'_> {
             .clone()?;
         args.checkpoint = Some(ready.path(format));
         args.digests = Some(ready.sidecar());
-        args.reference = Some(match &self.args.reference {
+        args.reference = Some(match &self.options.reference {
             Some(given) => given.clone(),
             None => reference(&ready, format)?,
         });
@@ -142,12 +240,15 @@ impl Execution<'_> {
 
     fn record(&self, run: &Planned, started_at: String) -> Record {
         let footprint = run.footprint();
+        let format = self.supply.format(run);
+        let ready = self.supply.ready(run).ok().filter(|_| format.is_some());
+        let cap_bytes = run.host_cap_bytes();
         Record {
-            run_id: run.id(),
+            run_id: run.id(&self.code),
             manifest: self.manifest.name.clone(),
             manifest_sha256: self.manifest.digest.clone(),
-            commit: self.commit.as_ref().map(|(commit, _)| commit.clone()),
-            dirty: self.commit.as_ref().map(|(_, dirty)| *dirty),
+            commit: self.code.commit.clone(),
+            dirty: self.code.dirty,
             started_at,
             machine: self.machine.to_owned(),
             device: run.device.spec.to_string(),
@@ -156,12 +257,15 @@ impl Execution<'_> {
             experiment: run.experiment.name.to_owned(),
             model: run.size.to_string(),
             dtype: run.dtype.to_string(),
-            format: self.supply.format(run).map(|format| format.to_string()),
+            format: format.map(|format| format.to_string()),
             parameters: run.size.config().parameters(),
             model_bytes: footprint.model_bytes,
             largest_tensor_bytes: footprint.largest_tensor_bytes,
             cache: run.cache.to_string(),
             repeat: run.repeat,
+            host_cap_bytes: cap_bytes,
+            host_cap_mechanism: cap_bytes.and_then(|_| self.executor.caps().mechanism()),
+            checkpoint: ready.map(|ready| ready.identity),
             ..Record::unmeasured()
         }
     }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Outcome, Status};
+use lab::meter::LastWords;
+use lab::{HostCaps, Outcome, Status};
 
+use crate::autopsy::Remains;
 use crate::interrupt;
 use crate::worker::WorkerArgs;
 
@@ -14,19 +16,45 @@ use crate::worker::WorkerArgs;
 pub struct Executor {
     program: PathBuf,
     timeout: Duration,
+    caps: HostCaps,
 }
 
 impl Executor {
     /// Workers are this very program.
-    pub fn new(timeout_seconds: u64) -> std::io::Result<Executor> {
+    pub fn new(timeout_seconds: u64, caps: HostCaps) -> std::io::Result<Executor> {
         Ok(Executor {
             program: std::env::current_exe()?,
             timeout: Duration::from_secs(timeout_seconds),
+            caps,
         })
     }
 
-    /// One run in a fresh process. `None` if it was interrupted.
-    pub fn execute(&self, args: &WorkerArgs) -> std::io::Result<Option<Outcome>> {
+    /// What enforces host caps.
+    pub fn caps(&self) -> &HostCaps {
+        &self.caps
+    }
+
+    /// One run in a fresh process, in a cgroup of its own where there are any. `None` if it was interrupted.
+    pub fn execute(&self, args: WorkerArgs) -> std::io::Result<Option<Outcome>> {
+        if let (HostCaps::Unavailable(reason), Some(_)) = (&self.caps, args.host_cap) {
+            return Ok(Some(Outcome::ended(Status::Skipped, *reason)));
+        }
+        let cgroup = match (self.caps.new_cgroup(), args.host_cap) {
+            (Ok(cgroup), _) => cgroup,
+            // Without a cap it is only one instrument less.
+            (Err(_), None) => None,
+            (Err(error), Some(_)) => {
+                let reason = format!("no cgroup can be made to enforce the host cap: {error}");
+                return Ok(Some(Outcome::ended(Status::Skipped, reason)));
+            }
+        };
+        let last_words = tempfile::NamedTempFile::new().ok();
+        let last_words_path = last_words.as_ref().map(|file| file.path().to_owned());
+        let args = WorkerArgs {
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.folder().to_owned()),
+            last_words: last_words_path.clone(),
+            ..args
+        };
         let mut command = Command::new(&self.program);
         command
             .args(args.to_args())
@@ -43,15 +71,24 @@ impl Executor {
         let ended = wait(&mut child, self.timeout)?;
         let stdout = stdout.join().unwrap_or_default();
         let stderr = stderr.join().unwrap_or_default();
-        Ok(match ended {
-            Waited::Interrupted => None,
-            Waited::TimedOut => {
-                let limit = self.timeout.as_secs();
-                let reason = format!("took longer than {limit} s and was stopped");
-                Some(Outcome::ended(Status::Timeout, reason))
-            }
-            Waited::Exited(status) => Some(read_outcome(status, &stdout, &stderr)),
-        })
+        let status = match ended {
+            Waited::Interrupted => return Ok(None),
+            Waited::TimedOut => None,
+            Waited::Exited(status) => Some(status),
+        };
+        let last_line = stdout.lines().last().unwrap_or_default();
+        if let (Some(_), Ok(outcome)) = (status, serde_json::from_str(last_line)) {
+            return Ok(Some(outcome));
+        }
+        let remains = Remains {
+            status,
+            timeout: self.timeout,
+            stderr,
+            last_words: last_words_path.as_deref().and_then(LastWords::read),
+            oom_kills: cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills()),
+            cap: args.host_cap.zip(self.caps.mechanism()),
+        };
+        Ok(Some(remains.examine()))
     }
 }
 
@@ -90,31 +127,4 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<St
         }
         String::from_utf8_lossy(&bytes).into_owned()
     })
-}
-
-fn read_outcome(status: ExitStatus, stdout: &str, stderr: &str) -> Outcome {
-    let last_line = stdout.lines().last().unwrap_or_default();
-    if let Ok(outcome) = serde_json::from_str(last_line) {
-        return outcome;
-    }
-    // What Rust prints when an allocation fails, before it aborts.
-    if let Some(line) = stderr
-        .lines()
-        .find(|line| line.contains("memory allocation of"))
-    {
-        return Outcome::ended(Status::Oom, line.trim());
-    }
-    #[cfg(unix)]
-    if std::os::unix::process::ExitStatusExt::signal(&status) == Some(9) {
-        let reason = "the kernel killed the worker, most likely because memory ran out";
-        return Outcome::ended(Status::Oom, reason);
-    }
-    let said = stderr.lines().rev().find(|line| !line.trim().is_empty());
-    let said = said
-        .map(|line| format!(": {}", line.trim()))
-        .unwrap_or_default();
-    Outcome::ended(
-        Status::Failed,
-        format!("the worker ended without a result, {status}{said}"),
-    )
 }

@@ -15,6 +15,17 @@ pub enum Ended {
         all: usize,
         records: String,
     },
+    /// Exit code 4: every run ended well, and what was claimed of them is not so.
+    #[error("{broken} claims or memory contracts do not hold: see {report}")]
+    ClaimsBroken { broken: usize, report: String },
+    /// Exit code 5: a comparison found peaks that grew, or runs that no longer end well.
+    #[error(
+        "{regressed} configurations got worse, by more than {tolerance_percent} % of their peak memory"
+    )]
+    Regressed {
+        regressed: usize,
+        tolerance_percent: f64,
+    },
     /// Exit code 130, the shells' own for Ctrl-C.
     #[error("interrupted: what was recorded stays; go on with `{resume}`")]
     Interrupted { resume: String },
@@ -25,6 +36,8 @@ impl Ended {
         match self {
             Ended::Usage(_) => 2,
             Ended::RunsFailed { .. } => 3,
+            Ended::ClaimsBroken { .. } => 4,
+            Ended::Regressed { .. } => 5,
             Ended::Interrupted { .. } => 130,
         }
     }
@@ -33,9 +46,11 @@ impl Ended {
 /// For `--help`.
 pub const CODES: &str = "Exit codes:
   0    everything asked for was done, and every run ended ok or was skipped with its reason
-  1    an unexpected error: the disk, a file that cannot be read
+  1    an unexpected error: the disk, a file that cannot be read, a folder that another harness holds
   2    the command line, the manifest or a name in it is wrong; nothing was run
-  3    everything was recorded, and some runs failed, ran out of memory or of time
+  3    everything was recorded, and some runs failed, or ran out of memory or of time without a host cap
+  4    every run ended well, and a claim of the manifest or a memory contract does not hold
+  5    compare: a peak grew beyond the tolerance, or a run no longer ends well
   130  interrupted; what was recorded stays, and --resume goes on from it";
 
 /// Prints an error, and chooses the exit code.

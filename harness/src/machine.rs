@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use lab::DeviceReport;
+use lab::{DeviceReport, HostCaps};
 use serde::Serialize;
+
+use crate::configuration::Code;
 
 /// Versions of the crates that decide what is measured, and of the compiler.
 pub const VERSIONS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/versions.rs"));
@@ -20,13 +22,20 @@ pub struct Machine {
     pub logical_cores: usize,
     pub memory_bytes: Option<u64>,
     pub disk_free_bytes: Option<u64>,
+    /// What enforces host caps here, and what counts against them.
+    pub host_caps: String,
     pub devices: BTreeMap<String, String>,
     pub versions: BTreeMap<&'static str, &'static str>,
 }
 
 impl Machine {
     /// Looks around. `name` overrides the detected name.
-    pub fn detect(name: Option<&str>, devices: &[DeviceReport], checkpoints: &Path) -> Machine {
+    pub fn detect(
+        name: Option<&str>,
+        devices: &[DeviceReport],
+        checkpoints: &Path,
+        caps: &HostCaps,
+    ) -> Machine {
         let cpu = proc_field("/proc/cpuinfo", "model name");
         let memory_bytes = memory("MemTotal:");
         let logical_cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -58,9 +67,19 @@ impl Machine {
             logical_cores,
             memory_bytes,
             disk_free_bytes: crate::checkpoints::free_disk_bytes(checkpoints),
+            host_caps: describe_caps(caps),
             devices: described.collect(),
             versions: VERSIONS.iter().copied().collect(),
         }
+    }
+}
+
+/// What enforces host caps, and what it counts.
+pub fn describe_caps(caps: &HostCaps) -> String {
+    match (caps, caps.mechanism()) {
+        (HostCaps::Unavailable(reason), _) => (*reason).to_owned(),
+        (_, Some(mechanism)) => format!("{mechanism}: {}", mechanism.counts()),
+        (_, None) => "none".to_owned(),
     }
 }
 
@@ -107,8 +126,13 @@ fn slug(text: &str) -> String {
 }
 
 /// The commit that is checked out here, and whether sources differ from it. Results and plots are no
-/// sources. `None` outside a git checkout.
-pub fn commit() -> Option<(String, bool)> {
+/// sources. Neither is known outside a git checkout.
+pub fn code() -> Code {
+    let (commit, dirty) = commit().unzip();
+    Code { commit, dirty }
+}
+
+fn commit() -> Option<(String, bool)> {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;

@@ -1,20 +1,30 @@
 //! `harness`: loading experiments, run and measured. Each run is a fresh process: this program started
 //! again with its hidden `worker` command.
 
+mod atomic;
+mod autopsy;
 mod charts;
 mod checkpoints;
+mod claims;
 mod cli;
 mod commands;
+mod configuration;
 mod execution;
 mod executor;
 mod exit;
+mod host_cap;
 mod interrupt;
 mod machine;
 mod manifest;
 mod plan;
+mod presentation;
 mod readme;
 mod record;
 mod registry;
+mod report;
+mod results;
+mod sheet;
+mod smallest_cap;
 mod suggest;
 mod summary;
 mod supply;

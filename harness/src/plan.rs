@@ -6,7 +6,10 @@ use checkpoint::{Dtype, Format};
 use gpt2::Size;
 use lab::{BackendKind, CacheState, DeviceReport, Footprint, MemoryModel, Reads, Registered};
 
-use crate::manifest::{Devices, Manifest, Order};
+use crate::configuration::Code;
+use crate::host_cap::HostCap;
+use crate::manifest::{Devices, HostCaps, Manifest, Order};
+use crate::units;
 
 /// One run that is to be made.
 #[derive(Clone)]
@@ -16,17 +19,29 @@ pub struct Planned {
     pub device: DeviceReport,
     pub dtype: Dtype,
     pub cache: CacheState,
+    pub host_cap: HostCap,
     pub repeat: u32,
     /// Runs forward on a device whose kernels are compiled in software: once per device, size and dtype.
     pub forward_in_software: bool,
 }
 
 impl Planned {
-    /// Unique within a folder of results, and the same whenever the same run is planned.
-    pub fn id(&self) -> String {
+    /// Unique within a folder of results, and the same whenever the same code plans the same run.
+    pub fn id(&self, code: &Code) -> String {
         let device = self.device.spec.to_string().replace(':', "");
+        let cap = match self.host_cap {
+            HostCap::None => String::new(),
+            cap => format!("_cap{cap}"),
+        };
+        let commit = code.commit.as_ref();
+        let commit = commit.map_or(String::new(), |commit| format!("_{commit:.7}"));
+        let dirty = if code.dirty == Some(true) {
+            "-dirty"
+        } else {
+            ""
+        };
         format!(
-            "{}_{}_{device}_{}_{}_{}",
+            "{}_{}_{device}_{}_{}{cap}_{}{commit}{dirty}",
             self.experiment.name, self.size, self.dtype, self.cache, self.repeat
         )
     }
@@ -34,7 +49,17 @@ impl Planned {
     /// What a person reads while it runs.
     pub fn label(&self) -> String {
         let (name, size, device) = (self.experiment.name, self.size, self.device.spec);
-        format!("{name} {size} {device} {} #{}", self.dtype, self.repeat)
+        let cap = match self.host_cap {
+            HostCap::None => String::new(),
+            cap => format!(" cap {cap}"),
+        };
+        let (dtype, cache, repeat) = (self.dtype, self.cache, self.repeat);
+        format!("{name} {size} {device} {dtype} {cache}{cap} #{repeat}")
+    }
+
+    /// The host cap, where there is one.
+    pub fn host_cap_bytes(&self) -> Option<u64> {
+        self.host_cap.bytes(self.footprint().model_bytes)
     }
 
     /// The checkpoint's format that this run reads, where it reads one.
@@ -78,10 +103,22 @@ impl Planned {
         if let Err(reason) = (self.experiment.applies)(self.memory_model()) {
             return Some(reason.to_owned());
         }
-        let predicted = self.predicted_ram_bytes();
+        let contract = (self.experiment.contract)(self.memory_model(), self.footprint());
+        if let (Some(predicted), Some(free)) = (contract.device_bytes, self.device.free_bytes)
+            && predicted > free
+        {
+            let [predicted, free] = [predicted, free].map(units::bytes);
+            let device = self.device.spec;
+            return Some(format!(
+                "its predicted device peak of {predicted} is over the {free} that are free on {device}"
+            ));
+        }
+        // Under a cap it is ended before it takes more.
+        let cap = self.host_cap_bytes().unwrap_or(u64::MAX);
+        let predicted = self.predicted_ram_bytes().min(cap);
         let available = available_ram_bytes?;
         (predicted > available).then(|| {
-            let [predicted, available] = [predicted, available].map(crate::units::bytes);
+            let [predicted, available] = [predicted, available].map(units::bytes);
             format!("its predicted peak of {predicted} is over the {available} of memory available")
         })
     }
@@ -110,9 +147,13 @@ pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
         runs.sort_by_key(|run| (run.size.config().parameters(), run.device.spec, place(run)));
     }
     let mut forwarded = HashSet::new();
+    let is_free = |run: &Planned| run.host_cap == HostCap::None;
+    let any_is_free = runs.iter().any(is_free);
     for run in &mut runs {
         let loads = run.experiment.reads != Reads::Nothing;
-        run.forward_in_software = loads && forwarded.insert((run.device.spec, run.size, run.dtype));
+        // Compiling takes memory, too: not under a cap, if there are runs without.
+        let may = loads && (is_free(run) || !any_is_free);
+        run.forward_in_software = may && forwarded.insert((run.device.spec, run.size, run.dtype));
     }
     runs
 }
@@ -130,19 +171,27 @@ fn matrix_of(
         Some(sizes) if poses_as_gpu(device) => sizes.contains(&size),
         _ => true,
     };
+    // A search for the smallest cap begins with a run without one.
+    let host_caps = match &manifest.host_caps {
+        HostCaps::These(caps) => caps,
+        HostCaps::Smallest => &vec![HostCap::None],
+    };
     let mut runs = Vec::new();
     for device in devices.iter().filter(is_wanted) {
         for &dtype in &manifest.dtypes {
             for &cache in &manifest.cache_states {
-                runs.extend(manifest.experiments.iter().map(|name| Planned {
-                    experiment: crate::registry::find(name).expect("names are checked"),
-                    size,
-                    device: device.clone(),
-                    dtype,
-                    cache,
-                    repeat,
-                    forward_in_software: false,
-                }));
+                for &host_cap in host_caps {
+                    runs.extend(manifest.experiments.iter().map(|name| Planned {
+                        experiment: crate::registry::find(name).expect("names are checked"),
+                        size,
+                        device: device.clone(),
+                        dtype,
+                        cache,
+                        host_cap,
+                        repeat,
+                        forward_in_software: false,
+                    }));
+                }
             }
         }
     }
@@ -165,6 +214,7 @@ fn devices(wanted: &Devices, found: &[DeviceReport]) -> Vec<DeviceReport> {
                     state: Err(format!("this machine has no device {spec}")),
                     is_software: false,
                     is_in_host_memory: false,
+                    free_bytes: None,
                 })
             })
             .collect(),
@@ -186,6 +236,7 @@ mod tests {
             state,
             is_software: true,
             is_in_host_memory: true,
+            free_bytes: None,
         };
         vec![
             report("flex", Ok("a CPU".to_owned())),
@@ -209,7 +260,10 @@ mod tests {
     #[test]
     fn a_plan_is_the_same_every_time_and_every_run_has_an_id_of_its_own() {
         let manifest = manifest("sizes = ['medium', 'small']");
-        let ids = |runs: Vec<Planned>| runs.iter().map(Planned::id).collect::<Vec<_>>();
+        let ids = |runs: Vec<Planned>| {
+            let ids = runs.iter().map(|run| run.id(&code(None)));
+            ids.collect::<Vec<_>>()
+        };
         let (first, second) = (
             ids(plan(&manifest, &found())),
             ids(plan(&manifest, &found())),
@@ -217,6 +271,35 @@ mod tests {
         assert_eq!(first, second);
         assert_eq!(first.iter().collect::<HashSet<_>>().len(), first.len());
         assert!(first[0].contains("small"), "small sizes come first");
+    }
+
+    fn code(commit: Option<&str>) -> Code {
+        Code {
+            commit: commit.map(str::to_owned),
+            dirty: commit.map(|_| true),
+        }
+    }
+
+    #[test]
+    fn an_id_names_the_cap_and_the_code_so_that_no_run_takes_anothers_place() {
+        let text = "sizes = ['small']\ndevices = ['flex']\nhost_caps = ['none', '1.5x', '512MiB']";
+        let runs = plan(&manifest(text), &found());
+        let naive: Vec<_> = runs
+            .iter()
+            .filter(|run| run.experiment.name == "naive" && run.repeat == 1)
+            .collect();
+        let mut ids: Vec<_> = naive.iter().map(|run| run.id(&code(None))).collect();
+        ids.sort();
+        assert_eq!(
+            ids,
+            [
+                "naive_small_flex_f32_warm_1",
+                "naive_small_flex_f32_warm_cap1.5x_1",
+                "naive_small_flex_f32_warm_cap512MiB_1"
+            ]
+        );
+        let id = naive[0].id(&code(Some("0123456789ab")));
+        assert!(id.ends_with("_1_0123456-dirty"), "{id}");
     }
 
     #[test]
@@ -259,6 +342,31 @@ mod tests {
             .find(|run| run.experiment.name == "naive")
             .unwrap();
         assert!(naive.obstacle(Some(12 << 30)).unwrap().contains("12.2 GiB"));
+        assert!(naive.obstacle(Some(64 << 30)).is_none());
+        let capped = Planned {
+            host_cap: HostCap::Bytes(1 << 30),
+            ..naive.clone()
+        };
+        assert!(
+            capped.obstacle(Some(12 << 30)).is_none(),
+            "it is ended before"
+        );
+    }
+
+    #[test]
+    fn a_run_that_the_device_has_no_room_for_is_refused_with_the_numbers() {
+        let runs = plan(&manifest("sizes = ['xl']\ndevices = ['vulkan']"), &found());
+        let mut naive = runs
+            .into_iter()
+            .find(|run| run.experiment.name == "naive")
+            .unwrap();
+        naive.device.free_bytes = Some(8 << 30);
+        let obstacle = naive.obstacle(Some(64 << 30)).unwrap();
+        assert!(
+            obstacle.contains("8.00 GiB that are free on vulkan"),
+            "{obstacle}"
+        );
+        naive.device.free_bytes = Some(13 << 30);
         assert!(naive.obstacle(Some(64 << 30)).is_none());
     }
 }

@@ -4,6 +4,8 @@
 //! ```text
 //! <!-- generated: catalogue -->                        the experiments, from their declarations
 //! <!-- generated: table RESULTS DEVICE MODEL -->       a table, from a committed folder of results
+//! <!-- generated: smallest-caps RESULTS -->            what each technique survives in, likewise
+//! <!-- generated: overhead CSV -->                     what measuring costs, likewise
 //! <!-- end generated -->
 //! ```
 
@@ -12,8 +14,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use crate::record::read_runs;
-use crate::{registry, summary, table};
+use crate::commands::overhead;
+use crate::results::read_runs;
+use crate::summary::{Spoilt, summarise};
+use crate::{atomic, registry, smallest_cap, table};
 
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end generated -->";
@@ -23,7 +27,7 @@ pub fn update(file: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let root = file.parent().unwrap_or(Path::new(""));
     let renewed = regenerate(&text, root).with_context(|| file.display().to_string())?;
-    std::fs::write(file, renewed).with_context(|| format!("{}: cannot be written", file.display()))
+    atomic::write(file, renewed)
 }
 
 fn regenerate(text: &str, root: &Path) -> anyhow::Result<String> {
@@ -56,11 +60,16 @@ fn part(what: &str, root: &Path) -> anyhow::Result<String> {
     match what.split_whitespace().collect::<Vec<_>>()[..] {
         ["catalogue"] => Ok(catalogue()),
         ["table", results, device, model] => {
-            let lines = summary::summarise(&read_runs(&root.join(results))?);
+            let lines = summarise(&read_runs(&root.join(results))?, Spoilt::LeftOut);
             let wanted = lines.into_iter().filter(|line| {
                 line.configuration.device == device && line.configuration.model == model
             });
             Ok(table::markdown(&wanted.collect::<Vec<_>>()))
+        }
+        ["overhead", pairs] => overhead::markdown(&root.join(pairs)),
+        ["smallest-caps", results] => {
+            let found = smallest_cap::found(&read_runs(&root.join(results))?);
+            Ok(table::smallest_caps_markdown(&found))
         }
         _ => bail!("no part is called `{what}`"),
     }

@@ -1,18 +1,13 @@
-//! The record: one row a run, appended and synced as soon as the run ends.
+//! The record of a run: one row of `runs.csv`.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
-use anyhow::Context;
-use lab::{Outcome, Sample, Status};
+use lab::{CapMechanism, Outcome, Status};
 use serde::{Deserialize, Serialize};
 
-/// Raised when a column changes its meaning.
-pub const SCHEMA: u32 = 1;
+/// Raised when columns come, go, or change their meaning.
+pub const SCHEMA: u32 = 2;
 
 /// One run. The fields are the columns of `runs.csv`, in this order: integer bytes, seconds, empty for
-/// what could not be measured.
+/// what could not be measured. The last ones came with the second schema, and are empty in records of the first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     pub schema: u32,
@@ -55,6 +50,24 @@ pub struct Record {
     pub host_contract_bytes: Option<u64>,
     pub device_contract_bytes: Option<u64>,
     pub contract_held: Option<bool>,
+    #[serde(default)]
+    pub host_rss_baseline_bytes: Option<u64>,
+    #[serde(default)]
+    pub host_cgroup_peak_bytes: Option<u64>,
+    #[serde(default)]
+    pub host_cap_mechanism: Option<CapMechanism>,
+    #[serde(default)]
+    pub device_pool_used_peak_bytes: Option<u64>,
+    #[serde(default)]
+    pub device_pool_reserved_peak_bytes: Option<u64>,
+    #[serde(default)]
+    pub major_faults: Option<u64>,
+    /// What may have spoilt the numbers, in words.
+    #[serde(default)]
+    pub spoilt_by: Option<String>,
+    /// Which weights: the digest of the tensors' digests, or how they were made.
+    #[serde(default)]
+    pub checkpoint: Option<String>,
 }
 
 impl Record {
@@ -101,13 +114,21 @@ impl Record {
             host_contract_bytes: None,
             device_contract_bytes: None,
             contract_held: None,
+            host_rss_baseline_bytes: None,
+            host_cgroup_peak_bytes: None,
+            host_cap_mechanism: None,
+            device_pool_used_peak_bytes: None,
+            device_pool_reserved_peak_bytes: None,
+            major_faults: None,
+            spoilt_by: None,
+            checkpoint: None,
         }
     }
 
     /// Copies what was measured.
     pub fn fill(&mut self, outcome: &Outcome) {
         self.status = outcome.status;
-        self.reason.clone_from(&outcome.reason);
+        self.reason = outcome.reason.as_deref().map(one_line);
         self.verified = outcome.verified;
         self.resident_fraction = outcome.resident_fraction.map(|value| round(value, 1e4));
         self.load_seconds = outcome.load_seconds.map(|value| round(value, 1e6));
@@ -126,130 +147,42 @@ impl Record {
         self.host_contract_bytes = outcome.host_contract_bytes;
         self.device_contract_bytes = outcome.device_contract_bytes;
         self.contract_held = outcome.contract_held();
-    }
-}
-
-fn round(value: f64, steps: f64) -> f64 {
-    (value * steps).round() / steps
-}
-
-/// A folder of results.
-pub struct Results {
-    folder: PathBuf,
-    runs: File,
-}
-
-impl Results {
-    /// Opens the folder for appending, creating it first. A row that an interrupted write left half is cut
-    /// off. Returns the rows that are there.
-    pub fn open(folder: &Path) -> anyhow::Result<(Results, Vec<Record>)> {
-        std::fs::create_dir_all(folder.join("timelines")).with_context(|| {
-            format!("{}: the results cannot be written there", folder.display())
-        })?;
-        let path = runs_path(folder);
-        let mut kept = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
-        };
-        let whole = kept
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1);
-        kept.truncate(whole);
-        let records = parse(&kept, &path)?;
-        let runs = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .with_context(|| format!("{}: cannot be written", path.display()))?;
-        runs.set_len(whole as u64)
-            .with_context(|| path.display().to_string())?;
-        let folder = folder.to_owned();
-        Ok((Results { folder, runs }, records))
-    }
-
-    /// Appends a row and its timeline, and waits until they are on the disk.
-    pub fn append(&mut self, record: &Record, timeline: &[Sample]) -> anyhow::Result<()> {
-        if !timeline.is_empty() {
-            write_timeline(&timeline_path(&self.folder, &record.run_id), timeline)?;
+        self.host_rss_baseline_bytes = outcome.host_rss_baseline_bytes;
+        self.host_cgroup_peak_bytes = outcome.host_cgroup_peak_bytes;
+        self.device_pool_used_peak_bytes = outcome.device_pool_used_peak_bytes;
+        self.device_pool_reserved_peak_bytes = outcome.device_pool_reserved_peak_bytes;
+        self.major_faults = outcome.major_faults;
+        let mut spoilt_by = outcome.spoilt_by.clone();
+        if self.dirty == Some(true) {
+            spoilt_by.push("the sources differed from the commit".to_owned());
         }
-        let path = runs_path(&self.folder);
-        let is_new = self.runs.metadata()?.len() == 0;
-        let mut writer = csv::WriterBuilder::new()
-            .has_headers(is_new)
-            .from_writer(Vec::new());
-        writer.serialize(record)?;
-        // In one write: a reader never sees half a row of a harness that is still running.
-        self.runs
-            .write_all(&writer.into_inner()?)
-            .and_then(|()| self.runs.sync_data())
-            .with_context(|| format!("{}: the run could not be recorded", path.display()))
+        self.spoilt_by = (!spoilt_by.is_empty()).then(|| one_line(&spoilt_by.join("; ")));
+    }
+
+    /// Whether its numbers may be shown at all.
+    pub fn is_measured(&self) -> bool {
+        self.status == Status::Ok && self.verified
     }
 }
 
-/// Every row of a folder of results.
-pub fn read_runs(folder: &Path) -> anyhow::Result<Vec<Record>> {
-    let path = runs_path(folder);
-    let bytes = std::fs::read(&path)
-        .with_context(|| format!("{}: no results can be read there", path.display()))?;
-    parse(&bytes, &path)
+/// So that a row is a line, whatever a driver said.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn parse(bytes: &[u8], path: &Path) -> anyhow::Result<Vec<Record>> {
-    let rows = csv::Reader::from_reader(bytes).into_deserialize();
-    let rows: Result<Vec<Record>, _> = rows.collect();
-    rows.with_context(|| format!("{}: is no record of this version", path.display()))
-}
-
-/// The timeline of a run, where one was recorded.
-pub fn read_timeline(folder: &Path, run_id: &str) -> anyhow::Result<Vec<Sample>> {
-    let path = timeline_path(folder, run_id);
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let rows = csv::Reader::from_path(&path)?.into_deserialize();
-    let rows: Result<Vec<Sample>, _> = rows.collect();
-    rows.with_context(|| format!("{}: is no timeline", path.display()))
-}
-
-fn write_timeline(path: &Path, timeline: &[Sample]) -> anyhow::Result<()> {
-    let mut writer = csv::Writer::from_path(path)?;
-    for sample in timeline {
-        let time_seconds = round(sample.time_seconds, 1e4);
-        writer.serialize(Sample {
-            time_seconds,
-            ..*sample
-        })?;
-    }
-    writer.flush().with_context(|| path.display().to_string())
-}
-
-fn runs_path(folder: &Path) -> PathBuf {
-    folder.join("runs.csv")
-}
-
-fn timeline_path(folder: &Path, run_id: &str) -> PathBuf {
-    folder.join("timelines").join(format!("{run_id}.csv"))
+/// `value` to one part in `steps`.
+pub fn round(value: f64, steps: f64) -> f64 {
+    (value * steps).round() / steps
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    pub fn example(run_id: &str) -> Record {
-        let mut record = Record {
-            run_id: run_id.to_owned(),
-            ..Record::unmeasured()
-        };
-        record.fill(&Outcome::ended(Status::Failed, "a reason, with a comma"));
-        record
-    }
-
     #[test]
-    fn the_columns_are_those_of_the_design_in_its_order() {
+    fn the_columns_stand_in_the_order_that_is_documented() {
         let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.serialize(example("a")).unwrap();
+        writer.serialize(Record::unmeasured()).unwrap();
         let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
         let expected = "schema,run_id,manifest,manifest_sha256,commit,dirty,started_at,machine,device,\
             backend,memory_model,experiment,model,dtype,format,parameters,model_bytes,\
@@ -257,30 +190,25 @@ mod tests {
             load_seconds,first_forward_seconds,host_heap_peak_bytes,host_rss_peak_bytes,\
             host_anon_peak_bytes,host_file_peak_bytes,host_peak_phase,device_in_use_peak_bytes,\
             device_reserved_peak_bytes,device_driver_peak_bytes,device_peak_phase,bytes_read,\
-            host_contract_bytes,device_contract_bytes,contract_held";
+            host_contract_bytes,device_contract_bytes,contract_held,\
+            host_rss_baseline_bytes,host_cgroup_peak_bytes,host_cap_mechanism,\
+            device_pool_used_peak_bytes,device_pool_reserved_peak_bytes,major_faults,spoilt_by,checkpoint";
         assert_eq!(text.lines().next(), Some(expected));
     }
 
     #[test]
-    fn what_was_recorded_is_read_again_and_a_half_row_is_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let (mut results, none) = Results::open(folder.path()).unwrap();
-        assert!(none.is_empty());
-        results.append(&example("a"), &[]).unwrap();
-        results.append(&example("b"), &[]).unwrap();
-        let path = runs_path(folder.path());
-        let whole = std::fs::read(&path).unwrap();
-        for cut in 1..40 {
-            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-            let (mut results, rows) = Results::open(folder.path()).unwrap();
-            assert_eq!(rows.len(), 1);
-            results.append(&example("c"), &[]).unwrap();
-            let ids: Vec<_> = read_runs(folder.path())
-                .unwrap()
-                .into_iter()
-                .map(|r| r.run_id)
-                .collect();
-            assert_eq!(ids, ["a", "c"]);
-        }
+    fn a_row_is_one_line_and_a_dirty_tree_is_told_in_it() {
+        let mut record = Record {
+            dirty: Some(true),
+            ..Record::unmeasured()
+        };
+        let mut outcome = Outcome::ended(Status::Failed, "a driver\nsays\r\n  much");
+        outcome.spoilt_by = vec!["swap".to_owned()];
+        record.fill(&outcome);
+        assert_eq!(record.reason.as_deref(), Some("a driver says much"));
+        assert_eq!(
+            record.spoilt_by.as_deref(),
+            Some("swap; the sources differed from the commit")
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use checkpoint::Format;
 
 use crate::checkpoints::{Ready, Store};
-use crate::cli::RunArgs;
+use crate::cli::RunOptions;
 use crate::manifest::Manifest;
 use crate::plan::Planned;
 
@@ -20,9 +20,9 @@ pub struct Supply<'a> {
 
 impl<'a> Supply<'a> {
     /// Imports the user's checkpoint, where there is one, and lets it decide size and dtype.
-    pub fn new(store: &'a Store, args: &RunArgs, manifest: &mut Manifest) -> Supply<'a> {
-        let imported = args.checkpoint.as_deref().map(|file| {
-            let size = args.sizes.first().copied();
+    pub fn new(store: &'a Store, options: &RunOptions, manifest: &mut Manifest) -> Supply<'a> {
+        let imported = options.checkpoint.as_deref().map(|file| {
+            let size = options.sizes.first().copied();
             store
                 .import(file, size)
                 .map_err(|error| format!("{error:#}"))

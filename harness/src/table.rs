@@ -1,21 +1,18 @@
-//! The summary as a table: on the terminal, and as Markdown.
+//! The summary in tables: one for each device, size, dtype, cache state and host cap, and one of the smallest
+//! caps survived.
 
-use std::fmt::Write;
-
-use comfy_table::{CellAlignment, Table, presets};
-
+use crate::sheet::{ABSENT, Sheet, numbers, words};
+use crate::smallest_cap::{Found, step_bytes};
 use crate::summary::{Line, Spread};
 use crate::units;
 
-/// What stands for a value that was not measured.
-const ABSENT: &str = "–";
-
-/// The lines of one device, size, dtype and cache state.
+/// The lines of one device, size, dtype, cache state and host cap.
 pub struct Group<'a> {
     pub device: &'a str,
     pub model: &'a str,
     pub dtype: &'a str,
     pub cache: &'a str,
+    pub host_cap_bytes: Option<u64>,
     pub lines: Vec<&'a Line>,
 }
 
@@ -27,6 +24,7 @@ pub fn groups(lines: &[Line]) -> Vec<Group<'_>> {
         let is_same = |group: &Group<'_>| {
             (group.device, group.model, group.dtype, group.cache)
                 == (&*c.device, &*c.model, &*c.dtype, &*c.cache)
+                && group.host_cap_bytes == c.host_cap_bytes
         };
         match groups.last_mut().filter(|group| is_same(group)) {
             Some(group) => group.lines.push(line),
@@ -35,6 +33,7 @@ pub fn groups(lines: &[Line]) -> Vec<Group<'_>> {
                 model: &c.model,
                 dtype: &c.dtype,
                 cache: &c.cache,
+                host_cap_bytes: c.host_cap_bytes,
                 lines: vec![line],
             }),
         }
@@ -46,8 +45,10 @@ impl Group<'_> {
     /// `flex, medium (1.51 GiB, f32), warm cache`
     pub fn title(&self) -> String {
         let model = units::bytes(self.lines[0].model_bytes);
+        let cap = self.host_cap_bytes.map(units::bytes);
+        let cap = cap.map_or(String::new(), |cap| format!(", host cap {cap}"));
         format!(
-            "{}, {} ({model}, {}), {} cache",
+            "{}, {} ({model}, {}), {} cache{cap}",
             self.device, self.model, self.dtype, self.cache
         )
     }
@@ -66,33 +67,38 @@ impl Group<'_> {
                 remarks.push(format!("{name}: {status}: {reason}"));
             }
             if line.broken_contracts > 0 {
-                let count = line.broken_contracts;
+                let (broken, judged) = (line.broken_contracts, line.judged_contracts);
                 remarks.push(format!(
-                    "{name}: over its memory contract in {count} of {} runs",
-                    line.ok
+                    "{name}: over its memory contract in {broken} of {judged} runs"
                 ));
+            }
+            if let Some(why) = &line.spoilt_by {
+                let (spoilt, ok) = (line.spoilt, line.ok);
+                let what = match line.is_spoilt {
+                    true => "its numbers are those of runs that may be spoilt",
+                    false => "left out of the numbers",
+                };
+                remarks.push(format!("{name}: {spoilt} of {ok} runs, {what}: {why}"));
             }
         }
         remarks
     }
 
-    fn header(&self) -> Vec<&'static str> {
-        let mut header = vec!["technique"];
+    /// The group as a table.
+    pub fn sheet(&self) -> Sheet {
+        let mut columns = vec![words("technique")];
         if self.is_discrete() {
-            header.push("device peak");
+            columns.push(numbers("device peak"));
         }
-        header.extend([
+        let rest = [
             "host heap peak",
             "host resident peak",
             "of it file pages",
             "load",
             "ok",
-        ]);
-        header
-    }
-
-    fn rows(&self) -> impl Iterator<Item = Vec<String>> {
-        self.lines.iter().map(|line| {
+        ];
+        columns.extend(rest.map(numbers));
+        let rows = self.lines.iter().map(|line| {
             let mut row = vec![line.configuration.experiment.clone()];
             if self.is_discrete() {
                 row.push(peak(line, line.device_in_use_peak_bytes));
@@ -103,18 +109,26 @@ impl Group<'_> {
             row.push(load(line));
             row.push(format!("{}/{}", line.ok, line.runs));
             row
-        })
+        });
+        Sheet {
+            title: self.title(),
+            columns,
+            rows: rows.collect(),
+            remarks: self.remarks(),
+        }
     }
 }
 
 fn peak(line: &Line, bytes: Option<Spread>) -> String {
     match bytes {
-        Some(spread) => {
-            let times = line.times_model(spread.median);
-            format!("{} ({times:.2}×)", units::bytes(spread.median as u64))
-        }
+        Some(spread) => times_model(spread.median as u64, line.model_bytes),
         None => ABSENT.to_owned(),
     }
+}
+
+fn times_model(bytes: u64, model_bytes: u64) -> String {
+    let times = bytes as f64 / model_bytes as f64;
+    format!("{} ({times:.2}×)", units::bytes(bytes))
 }
 
 fn load(line: &Line) -> String {
@@ -127,49 +141,105 @@ fn load(line: &Line) -> String {
 
 /// For the terminal.
 pub fn terminal(lines: &[Line]) -> String {
-    let mut out = String::new();
-    for group in groups(lines) {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header(group.header());
-        table.add_rows(group.rows());
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        writeln!(
-            out,
-            "\n{}: medians, and multiples of the model",
-            group.title()
-        )
-        .expect("a string grows");
-        writeln!(out, "{table}").expect("a string grows");
-        for remark in group.remarks() {
-            writeln!(out, "  {remark}").expect("a string grows");
-        }
-    }
-    out
+    let sheets = groups(lines).into_iter().map(|group| {
+        let mut sheet = group.sheet();
+        sheet.title += ": medians, and multiples of the model";
+        sheet.terminal()
+    });
+    sheets.collect()
 }
 
 /// `summary.md`: the same tables, for a write-up.
 pub fn markdown(lines: &[Line]) -> String {
-    let mut out = String::new();
-    for group in groups(lines) {
-        let header = group.header();
-        let rule = header
-            .iter()
-            .enumerate()
-            .map(|(column, _)| if column == 0 { "---" } else { "---:" });
-        let rule: Vec<_> = rule.collect();
-        writeln!(out, "**{}**\n", group.title()).expect("a string grows");
-        writeln!(out, "| {} |", header.join(" | ")).expect("a string grows");
-        writeln!(out, "| {} |", rule.join(" | ")).expect("a string grows");
-        for row in group.rows() {
-            writeln!(out, "| {} |", row.join(" | ")).expect("a string grows");
+    let sheets = groups(lines).into_iter();
+    sheets.map(|group| group.sheet().markdown()).collect()
+}
+
+/// What was found on one device, at one size, dtype and cache state.
+pub fn caps_by_scene(found: &[Found]) -> Vec<Vec<&Found>> {
+    let scene = |found: &Found| {
+        let c = &found.configuration;
+        (
+            c.device.clone(),
+            c.model.clone(),
+            c.dtype.clone(),
+            c.cache.clone(),
+        )
+    };
+    let mut scenes: Vec<Vec<&Found>> = Vec::new();
+    for one in found {
+        match scenes
+            .last_mut()
+            .filter(|last| scene(last[0]) == scene(one))
+        {
+            Some(last) => last.push(one),
+            None => scenes.push(vec![one]),
         }
-        for remark in group.remarks() {
-            writeln!(out, "\n{remark}").expect("a string grows");
-        }
-        out.push('\n');
     }
-    out
+    scenes
+}
+
+/// `flex, medium (1.51 GiB, f32), cold cache`
+pub fn caps_title(scene: &[&Found]) -> String {
+    let c = &scene[0].configuration;
+    let model = units::bytes(scene[0].model_bytes);
+    format!(
+        "{}, {} ({model}, {}), {} cache",
+        c.device, c.model, c.dtype, c.cache
+    )
+}
+
+fn caps_sheet(scene: &[&Found]) -> Sheet {
+    let rows = scene.iter().map(|found| {
+        let shown = |bytes: Option<u64>| match bytes {
+            Some(bytes) => times_model(bytes, found.model_bytes),
+            None => ABSENT.to_owned(),
+        };
+        let apart = match (found.smallest_of_repeats_bytes.len(), found.spread_bytes()) {
+            (0 | 1, _) | (_, None) => ABSENT.to_owned(),
+            (_, Some(bytes)) => format!("{} steps", bytes / step_bytes(found.model_bytes)),
+        };
+        let (too_small, how) = match &found.too_small {
+            Some((bytes, how)) => (units::bytes(*bytes), how.clone()),
+            None => (ABSENT.to_owned(), String::new()),
+        };
+        vec![
+            found.configuration.experiment.clone(),
+            shown(found.uncapped_rss_peak_bytes),
+            shown(found.smallest_bytes()),
+            apart,
+            found.probes.to_string(),
+            too_small,
+            how,
+        ]
+    });
+    let step = units::bytes(step_bytes(scene[0].model_bytes));
+    Sheet {
+        title: format!("{}: the smallest host cap survived", caps_title(scene)),
+        columns: vec![
+            words("technique"),
+            numbers("resident peak without a cap"),
+            numbers("smallest cap survived"),
+            numbers("repeats apart"),
+            numbers("probes"),
+            numbers("largest cap too small"),
+            words("how it ended there"),
+        ],
+        rows: rows.collect(),
+        remarks: vec![format!(
+            "Caps are above the baseline, in steps of {step}; the model was loaded and verified under them."
+        )],
+    }
+}
+
+/// For the terminal.
+pub fn smallest_caps_terminal(found: &[Found]) -> String {
+    let scenes = caps_by_scene(found).into_iter();
+    scenes.map(|scene| caps_sheet(&scene).terminal()).collect()
+}
+
+/// For a write-up.
+pub fn smallest_caps_markdown(found: &[Found]) -> String {
+    let scenes = caps_by_scene(found).into_iter();
+    scenes.map(|scene| caps_sheet(&scene).markdown()).collect()
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use checkpoint::Dtype;
 use clap::Args;
 use gpt2::Size;
-use lab::{CacheState, DeviceSpec, Outcome, RunSpec, Status};
+use lab::{CacheState, Cgroup, DeviceSpec, HostLimits, Outcome, RunSpec, Status};
 
 use crate::checkpoints::Sidecar;
 use crate::registry;
@@ -45,6 +45,18 @@ pub struct WorkerArgs {
     /// Run forward even where its kernels are compiled in software
     #[arg(long)]
     pub forward_in_software: bool,
+    /// Host memory that the run may use above its baseline, in bytes
+    #[arg(long, value_name = "BYTES")]
+    pub host_cap: Option<u64>,
+    /// Folder of a cgroup to run in
+    #[arg(long)]
+    pub cgroup: Option<PathBuf>,
+    /// File that always tells what the run is doing
+    #[arg(long)]
+    pub last_words: Option<PathBuf>,
+    /// Measure the load's time and nothing else
+    #[arg(long)]
+    pub only_time: bool,
 }
 
 impl WorkerArgs {
@@ -62,15 +74,23 @@ impl WorkerArgs {
             ("--digests", &self.digests),
             ("--reference", &self.reference),
             ("--save-logits", &self.save_logits),
+            ("--cgroup", &self.cgroup),
+            ("--last-words", &self.last_words),
         ];
         for (flag, path) in paths {
             if let Some(path) = path {
                 add(flag, path.clone().into());
             }
         }
-        if self.forward_in_software {
-            args.push("--forward-in-software".into());
+        if let Some(bytes) = self.host_cap {
+            args.extend(["--host-cap".into(), bytes.to_string().into()]);
         }
+        let flags = [
+            ("--forward-in-software", self.forward_in_software),
+            ("--only-time", self.only_time),
+        ];
+        let set = flags.into_iter().filter(|(_, is_set)| *is_set);
+        args.extend(set.map(|(flag, _)| flag.into()));
         args
     }
 }
@@ -104,5 +124,11 @@ fn outcome(args: &WorkerArgs) -> Outcome {
         reference_logits: args.reference.clone(),
         save_logits: args.save_logits.clone(),
         forward_in_software: args.forward_in_software,
+        host: HostLimits {
+            cgroup: args.cgroup.as_deref().map(Cgroup::in_folder),
+            cap_bytes: args.host_cap,
+        },
+        last_words: args.last_words.clone(),
+        only_time: args.only_time,
     })
 }

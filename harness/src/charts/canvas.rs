@@ -5,39 +5,24 @@ use std::sync::{Arc, Once};
 
 use anyhow::{Context, anyhow};
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 use resvg::{tiny_skia, usvg};
 
-use super::style::{GRID, INK, MUTED, SMALL, TEXT, TITLE};
+use super::pen::Pen;
 
-const FAMILY: &str = "Inter";
+/// The font of all charts.
+pub const FAMILY: &str = "Inter";
 const REGULAR: &[u8] = include_bytes!("../../assets/Inter-Regular.otf");
 const BOLD: &[u8] = include_bytes!("../../assets/Inter-SemiBold.otf");
 const REGULAR_WEB: &[u8] = include_bytes!("../../assets/Inter-Regular.woff2");
 const BOLD_WEB: &[u8] = include_bytes!("../../assets/Inter-SemiBold.woff2");
 const PNG_SCALE: f32 = 2.0;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-
-/// Where a text stands relative to its point.
-#[derive(Debug, Clone, Copy)]
-pub enum Align {
-    Left,
-    Middle,
-    Right,
-}
-
 /// A chart of `width` × `height` pixels, drawn in steps.
 pub struct Canvas {
     pub width: i32,
     pub height: i32,
     svg: String,
-}
-
-/// What is drawn on: shapes and texts at pixels.
-pub struct Pen<'a> {
-    area: Area<'a>,
 }
 
 impl Canvas {
@@ -59,9 +44,9 @@ impl Canvas {
             let size = (width as u32, height as u32);
             let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
             area.fill(&WHITE)?;
-            let pen = Pen { area };
+            let pen = Pen::new(area);
             draw(&pen)?;
-            pen.area.present()?;
+            pen.present()?;
         }
         Ok(Canvas { width, height, svg })
     }
@@ -105,259 +90,6 @@ impl Canvas {
     }
 }
 
-impl Pen<'_> {
-    pub fn title(&self, title: &str, subtitle: &str) -> anyhow::Result<()> {
-        self.styled(
-            (20, 14),
-            title,
-            TITLE,
-            FontStyle::Bold,
-            &INK,
-            Align::Left,
-            VPos::Top,
-        )?;
-        self.styled(
-            (20, 42),
-            subtitle,
-            TEXT,
-            FontStyle::Normal,
-            &MUTED,
-            Align::Left,
-            VPos::Top,
-        )
-    }
-
-    pub fn text(
-        &self,
-        at: (i32, i32),
-        text: &str,
-        colour: &RGBColor,
-        align: Align,
-    ) -> anyhow::Result<()> {
-        self.styled(
-            at,
-            text,
-            TEXT,
-            FontStyle::Normal,
-            colour,
-            align,
-            VPos::Center,
-        )
-    }
-
-    pub fn bold(&self, at: (i32, i32), text: &str, align: Align) -> anyhow::Result<()> {
-        self.styled(at, text, TEXT, FontStyle::Bold, &INK, align, VPos::Center)
-    }
-
-    pub fn small(
-        &self,
-        at: (i32, i32),
-        text: &str,
-        colour: &RGBColor,
-        align: Align,
-    ) -> anyhow::Result<()> {
-        self.styled(
-            at,
-            text,
-            SMALL,
-            FontStyle::Normal,
-            colour,
-            align,
-            VPos::Center,
-        )
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn styled(
-        &self,
-        at: (i32, i32),
-        text: &str,
-        size: u32,
-        style: FontStyle,
-        colour: &RGBColor,
-        align: Align,
-        vertical: VPos,
-    ) -> anyhow::Result<()> {
-        let horizontal = match align {
-            Align::Left => HPos::Left,
-            Align::Middle => HPos::Center,
-            Align::Right => HPos::Right,
-        };
-        let font = (FAMILY, size).into_font().style(style);
-        let style = font.color(colour).pos(Pos::new(horizontal, vertical));
-        Ok(self.area.draw(&Text::new(text.to_owned(), at, style))?)
-    }
-
-    /// The width of a text as [`Pen::small`] and [`Pen::text`] set it, roughly.
-    pub fn text_width(text: &str) -> i32 {
-        let font = (FAMILY, TEXT).into_font();
-        font.box_size(text)
-            .map_or(8 * text.len() as i32, |(width, _)| width as i32)
-    }
-
-    pub fn rectangle(
-        &self,
-        from: (i32, i32),
-        to: (i32, i32),
-        colour: &RGBColor,
-    ) -> anyhow::Result<()> {
-        Ok(self
-            .area
-            .draw(&Rectangle::new([from, to], colour.filled()))?)
-    }
-
-    pub fn line(
-        &self,
-        points: Vec<(i32, i32)>,
-        colour: &RGBColor,
-        width: u32,
-    ) -> anyhow::Result<()> {
-        let style = colour.stroke_width(width);
-        Ok(self.area.draw(&PathElement::new(points, style))?)
-    }
-
-    /// A vertical line of dashes.
-    pub fn dashes(&self, x: i32, from: i32, to: i32, colour: &RGBColor) -> anyhow::Result<()> {
-        for y in (from..to).step_by(8) {
-            self.line(vec![(x, y), (x, (y + 4).min(to))], colour, 1)?;
-        }
-        Ok(())
-    }
-
-    pub fn polygon(&self, points: Vec<(i32, i32)>, colour: &RGBColor) -> anyhow::Result<()> {
-        Ok(self.area.draw(&Polygon::new(points, colour.filled()))?)
-    }
-
-    /// A marker with a white rim, so that one on another stays visible. Shapes tell series apart where
-    /// colours do not.
-    pub fn marker(
-        &self,
-        (x, y): (i32, i32),
-        shape: usize,
-        colour: &RGBColor,
-    ) -> anyhow::Result<()> {
-        for (radius, colour) in [(7, &WHITE), (5, colour)] {
-            match shape % 4 {
-                0 => self
-                    .area
-                    .draw(&Circle::new((x, y), radius, colour.filled()))?,
-                1 => self.rectangle(
-                    (x - radius + 1, y - radius + 1),
-                    (x + radius - 1, y + radius - 1),
-                    colour,
-                )?,
-                2 => self.polygon(
-                    vec![
-                        (x, y - radius),
-                        (x + radius, y),
-                        (x, y + radius),
-                        (x - radius, y),
-                    ],
-                    colour,
-                )?,
-                _ => self.polygon(
-                    vec![
-                        (x, y - radius),
-                        (x + radius, y + radius),
-                        (x - radius, y + radius),
-                    ],
-                    colour,
-                )?,
-            }
-        }
-        Ok(())
-    }
-
-    /// A dot that shows others through it.
-    pub fn dot(&self, at: (i32, i32), colour: &RGBColor) -> anyhow::Result<()> {
-        Ok(self
-            .area
-            .draw(&Circle::new(at, 5, colour.mix(0.55).filled()))?)
-    }
-
-    /// Coloured squares with what they stand for, from left to right.
-    pub fn legend(&self, at: (i32, i32), entries: &[(RGBColor, String)]) -> anyhow::Result<()> {
-        let (mut x, y) = at;
-        for (colour, label) in entries {
-            self.rectangle((x, y - 6), (x + 12, y + 6), colour)?;
-            self.text((x + 18, y), label, &INK, Align::Left)?;
-            x += 18 + Self::text_width(label) + 22;
-        }
-        Ok(())
-    }
-
-    /// Vertical grid lines with labels under them.
-    pub fn x_axis(
-        &self,
-        scale: &Scale,
-        top: i32,
-        bottom: i32,
-        label: impl Fn(f64) -> String,
-    ) -> anyhow::Result<()> {
-        for tick in scale.ticks() {
-            let x = scale.pixel(tick);
-            self.line(vec![(x, top), (x, bottom)], &GRID, 1)?;
-            self.small((x, bottom + 12), &label(tick), &MUTED, Align::Middle)?;
-        }
-        Ok(())
-    }
-
-    /// Horizontal grid lines with labels left of them.
-    pub fn y_axis(
-        &self,
-        scale: &Scale,
-        left: i32,
-        right: i32,
-        label: impl Fn(f64) -> String,
-    ) -> anyhow::Result<()> {
-        for tick in scale.ticks() {
-            let y = scale.pixel(tick);
-            self.line(vec![(left, y), (right, y)], &GRID, 1)?;
-            self.small((left - 8, y), &label(tick), &MUTED, Align::Right)?;
-        }
-        Ok(())
-    }
-}
-
-/// A linear scale from 0 to `max` onto pixels.
-#[derive(Debug, Clone, Copy)]
-pub struct Scale {
-    pub max: f64,
-    pub from: i32,
-    pub to: i32,
-    /// About this many ticks.
-    pub ticks: usize,
-}
-
-impl Scale {
-    pub fn pixel(&self, value: f64) -> i32 {
-        let share = value / self.max;
-        self.from + (share * f64::from(self.to - self.from)).round() as i32
-    }
-
-    /// Round numbers from 0 to `max`.
-    pub fn ticks(&self) -> Vec<f64> {
-        let step = nice_step(self.max / self.ticks as f64);
-        let count = (self.max / step + 1e-9).floor() as usize;
-        (0..=count).map(|tick| tick as f64 * step).collect()
-    }
-}
-
-/// 1, 2 or 5 times a power of ten, at least `least`.
-fn nice_step(least: f64) -> f64 {
-    let power = 10f64.powf(least.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .find(|step| step * power >= least * 0.999);
-    step.unwrap_or(10.0) * power
-}
-
-/// A number without needless zeros: `0.5`, `2`, `10`.
-pub fn short(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
@@ -366,20 +98,6 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_are_round_numbers_within_the_scale() {
-        let scale = Scale {
-            max: 2.3,
-            from: 0,
-            to: 100,
-            ticks: 5,
-        };
-        assert_eq!(scale.ticks(), [0.0, 0.5, 1.0, 1.5, 2.0]);
-        assert_eq!((scale.pixel(0.0), scale.pixel(2.3)), (0, 100));
-        assert_eq!(short(0.5), "0.5");
-        assert_eq!(short(10.0), "10");
-    }
 
     #[test]
     fn a_chart_is_saved_with_its_font_as_svg_and_at_twice_its_size_as_png() {

@@ -1,6 +1,8 @@
 //! Load time by technique, with every sample shown.
 
-use super::canvas::{Align, Canvas, Scale, short};
+use super::canvas::Canvas;
+use super::pen::Align;
+use super::scale::{Scale, short};
 use super::style::{HOST, INK, MUTED};
 use crate::table::Group;
 use crate::units;
@@ -13,10 +15,11 @@ const PITCH: i32 = 40;
 
 pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
     let bottom = TOP + PITCH * group.lines.len() as i32;
-    let samples = group
-        .lines
-        .iter()
-        .flat_map(|line| &line.load_samples_seconds);
+    let samples = group.lines.iter().flat_map(|line| {
+        line.load_samples_seconds
+            .iter()
+            .chain(&line.spoilt_load_samples_seconds)
+    });
     let slowest = samples.copied().fold(f64::MIN_POSITIVE, f64::max);
     let scale = Scale {
         max: slowest * 1.05,
@@ -28,7 +31,7 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
         pen.title("Load time by loading technique", &group.title())?;
         pen.small(
             (20, 78),
-            "each dot a run in a fresh process; bar and number: the median",
+            "each dot a run in a fresh process, a ring one that may be spoilt; bar and number: the median",
             &MUTED,
             Align::Left,
         )?;
@@ -48,6 +51,9 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
             )?;
             for &seconds in &line.load_samples_seconds {
                 pen.dot((scale.pixel(seconds), middle), &HOST)?;
+            }
+            for &seconds in &line.spoilt_load_samples_seconds {
+                pen.ring((scale.pixel(seconds), middle), &HOST)?;
             }
             if let Some(spread) = line.load_seconds {
                 let x = scale.pixel(spread.median);

@@ -2,7 +2,9 @@
 
 use plotters::style::RGBColor;
 
-use super::canvas::{Align, Canvas, Pen, Scale, short};
+use super::canvas::Canvas;
+use super::pen::{Align, Pen};
+use super::scale::{Scale, short};
 use super::style::{INK, MUTED, SERIES};
 use crate::summary::{Line, Spread};
 
@@ -13,7 +15,7 @@ const LEFT: i32 = 76;
 const RIGHT: i32 = WIDTH - 190;
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// The lines of one device, dtype and cache state, at all sizes.
+/// The lines of one device, dtype and cache state, at all sizes, without a host cap.
 pub struct Series<'a> {
     pub device: &'a str,
     pub dtype: &'a str,
@@ -23,7 +25,10 @@ pub struct Series<'a> {
 
 pub fn by_device(lines: &[Line]) -> Vec<Series<'_>> {
     let mut all: Vec<Series<'_>> = Vec::new();
-    for line in lines {
+    let uncapped = lines
+        .iter()
+        .filter(|line| line.configuration.host_cap_bytes.is_none());
+    for line in uncapped {
         let c = &line.configuration;
         let is_same = |s: &&mut Series<'_>| {
             (s.device, s.dtype, s.cache) == (&*c.device, &*c.dtype, &*c.cache)
@@ -84,6 +89,7 @@ struct Curve<'a> {
     name: &'a str,
     place: usize,
     points: Vec<(f64, f64)>,
+    is_spoilt: bool,
 }
 
 fn panel(
@@ -101,11 +107,15 @@ fn panel(
         let point = (line.model_bytes as f64 / GIB, spread.median / GIB);
         let name = &*line.configuration.experiment;
         match curves.iter_mut().find(|curve| curve.name == name) {
-            Some(curve) => curve.points.push(point),
+            Some(curve) => {
+                curve.points.push(point);
+                curve.is_spoilt |= line.is_spoilt;
+            }
             None => curves.push(Curve {
                 name,
                 place: crate::registry::position(name),
                 points: vec![point],
+                is_spoilt: line.is_spoilt,
             }),
         }
     }
@@ -185,7 +195,9 @@ fn labels(
             1,
         )?;
         pen.marker((RIGHT + 24, place), curve.place, &colour)?;
-        pen.text((RIGHT + 36, place), curve.name, &INK, Align::Left)?;
+        let mark = if curve.is_spoilt { " (spoilt)" } else { "" };
+        let label = format!("{}{mark}", curve.name);
+        pen.text((RIGHT + 36, place), &label, &INK, Align::Left)?;
     }
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use lab::{Phase, Sample};
 
-use super::canvas::{Align, Canvas, Pen, Scale, short};
+use super::canvas::Canvas;
+use super::pen::{Align, Pen};
+use super::scale::{Scale, short};
 use super::style::{DEVICE, FILE, GRID, GUIDE, HOST, MUTED, phase_colour};
 use crate::summary::Line;
 use crate::table::Group;
@@ -73,7 +75,13 @@ fn panel(
 ) -> anyhow::Result<()> {
     let (left, right) = (left + 56, left + PANEL_WIDTH - 26);
     let (plot_top, bottom) = (top + 22, top + PANEL_HEIGHT - 48);
-    pen.bold((left, top + 8), &line.configuration.experiment, Align::Left)?;
+    let mark = if line.is_spoilt {
+        " (may be spoilt)"
+    } else {
+        ""
+    };
+    let name = format!("{}{mark}", line.configuration.experiment);
+    pen.bold((left, top + 8), &name, Align::Left)?;
     let y = Scale {
         max: highest * 1.05,
         from: bottom,

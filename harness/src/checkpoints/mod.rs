@@ -1,5 +1,6 @@
 //! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
 
+mod hold;
 mod import;
 mod sidecar;
 
@@ -12,6 +13,7 @@ use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{interrupt, units};
+use hold::{hold, remove_partial};
 use sidecar::Origin;
 pub use sidecar::Sidecar;
 
@@ -28,6 +30,8 @@ pub struct Ready {
     pub dtype: Dtype,
     /// Entries of the file that are no weights.
     pub ignored: Vec<String>,
+    /// Which weights it holds, in records.
+    pub identity: String,
 }
 
 impl Ready {
@@ -81,6 +85,7 @@ impl Store {
             size,
             dtype,
             ignored: Vec::new(),
+            identity: format!("synthetic-{SEED}"),
         }
     }
 
@@ -122,6 +127,12 @@ impl Store {
         if self.missing_bytes(ready, format) == 0 {
             return Ok(());
         }
+        let _held = hold(&ready.folder)?;
+        if self.missing_bytes(ready, format) == 0 {
+            // Another harness has made it meanwhile.
+            return Ok(());
+        }
+        remove_partial(&ready.folder);
         let config = ready.size.config();
         let metas = metas(&config, ready.dtype);
         let path = ready.path(format);
@@ -178,16 +189,22 @@ impl Store {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
         let folder = self.root.join(format!("{stem}-{}", &key[..8]));
-        let ready = Ready {
+        let mut ready = Ready {
             folder,
             imported: Some((opened.format(), path)),
             size: Size::of(config),
             dtype,
             ignored: opened.ignored().to_vec(),
+            identity: String::new(),
         };
+        let _held = hold(&ready.folder)?;
         let before = Sidecar::load(&ready.sidecar());
-        let is_current = before.is_ok_and(|before| before.is_of(&origin, ready.size));
-        if !is_current {
+        let current = before
+            .ok()
+            .filter(|before| before.is_of(&origin, ready.size));
+        let sidecar = if let Some(current) = current {
+            current
+        } else {
             if ready.folder.exists() {
                 std::fs::remove_dir_all(&ready.folder)
                     .with_context(|| format!("{}: cannot be replaced", ready.folder.display()))?;
@@ -204,7 +221,9 @@ impl Store {
             bar.finish_and_clear();
             let sidecar = Sidecar::new(origin, ready.size, dtype, digests);
             sidecar.save(&ready.sidecar())?;
-        }
+            sidecar
+        };
+        ready.identity = sidecar.identity();
         Ok(ready)
     }
 }

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
-use checkpoint::{Digest, Dtype};
+use checkpoint::{Digest, Dtype, Hasher};
 use gpt2::Size;
 use serde::{Deserialize, Serialize};
+
+use crate::atomic;
 
 /// Raised when prepared weights or the sidecar change.
 const SCHEMA: u32 = 1;
@@ -81,12 +83,18 @@ impl Sidecar {
             .with_context(|| format!("{}: is no list of digests", path.display()))
     }
 
-    /// Writes it, under a temporary name first.
+    /// Tells these weights from others: a digest of all digests.
+    pub fn identity(&self) -> String {
+        let mut hasher = Hasher::default();
+        for (name, digest) in &self.digests {
+            hasher.update(name.as_bytes());
+            hasher.update(digest.to_string().as_bytes());
+        }
+        format!("blake3-{:.16}", hasher.finish().to_string())
+    }
+
+    /// Writes it.
     pub fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let text = serde_json::to_vec_pretty(self)?;
-        let partial = path.with_extension("partial");
-        std::fs::write(&partial, text)
-            .and_then(|()| std::fs::rename(&partial, path))
-            .with_context(|| format!("{}: cannot be written", path.display()))
+        atomic::write(path, serde_json::to_vec_pretty(self)?)
     }
 }

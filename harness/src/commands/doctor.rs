@@ -1,5 +1,6 @@
 //! `harness doctor`: what a person should know of this machine before trusting its numbers.
 
+use lab::HostCaps;
 use lab::meter::{CountingAllocator, ProcessMemory};
 
 use super::list;
@@ -9,7 +10,8 @@ use crate::{checkpoints, units};
 
 pub fn doctor(args: &StoreArgs) {
     let devices = lab::find_devices();
-    let machine = Machine::detect(None, &devices, &args.checkpoints);
+    let caps = HostCaps::detect();
+    let machine = Machine::detect(None, &devices, &args.checkpoints, &caps);
     let unknown = || "unknown".to_owned();
     let size = |bytes: Option<u64>| bytes.map_or_else(unknown, units::bytes);
 
@@ -32,8 +34,12 @@ pub fn doctor(args: &StoreArgs) {
     for (name, version) in machine::VERSIONS {
         versions.add_row([name, version]);
     }
-    if let Some((commit, dirty)) = machine::commit() {
-        let state = if dirty { "with changes" } else { "clean" };
+    let code = machine::code();
+    if let Some(commit) = code.commit {
+        let state = match code.dirty {
+            Some(true) => "with changes",
+            _ => "clean",
+        };
         versions.add_row(["commit", &format!("{commit}, {state}")]);
     }
     println!("{versions}\n");
@@ -66,5 +72,18 @@ pub fn doctor(args: &StoreArgs) {
     for (what, works) in instrument_rows {
         instruments.add_row([what, yes_or_no(works)]);
     }
+    for mechanism in lab::CapMechanism::ALL {
+        let what = match mechanism {
+            lab::CapMechanism::DataLimit => "host caps: RLIMIT_DATA",
+            lab::CapMechanism::CgroupV1 => "host caps and their peak: cgroup v1",
+            lab::CapMechanism::CgroupV2 => "host caps and their peak: cgroup v2",
+        };
+        let works = match mechanism {
+            lab::CapMechanism::DataLimit => cfg!(target_os = "linux"),
+            cgroup => caps.mechanism() == Some(cgroup),
+        };
+        instruments.add_row([what, yes_or_no(works)]);
+    }
     println!("{instruments}");
+    println!("host caps are enforced by {}", machine.host_caps);
 }

@@ -4,7 +4,7 @@ use comfy_table::CellAlignment;
 use lab::Reads;
 
 use super::list;
-use crate::manifest::Manifest;
+use crate::manifest::{HostCaps, Manifest};
 use crate::plan::Planned;
 use crate::supply::Supply;
 use crate::{machine, units};
@@ -22,6 +22,8 @@ pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
     for run in runs {
         let contract = (run.experiment.contract)(run.memory_model(), run.footprint());
         let device = contract.device_bytes.map_or("–".to_owned(), units::bytes);
+        // A cap ends the run before it takes more.
+        let cap = run.host_cap_bytes().unwrap_or(u64::MAX);
         let obstacle = run.obstacle(available);
         if obstacle.is_none() {
             seconds += rough_seconds(run);
@@ -29,7 +31,7 @@ pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
         let will = obstacle.map_or("yes".to_owned(), |reason| format!("no: {reason}"));
         table.add_row([
             run.label(),
-            units::bytes(contract.host_heap_bytes),
+            units::bytes(contract.host_heap_bytes.min(cap)),
             device,
             will,
         ]);
@@ -43,6 +45,11 @@ pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
     println!("disk:   {} of checkpoints to prepare", units::bytes(disk));
     println!("time:   very roughly {} min", (seconds / 60.0).ceil());
     println!("limit:  {} s for a run", manifest.limits.timeout_seconds);
+    if manifest.host_caps == HostCaps::Smallest {
+        println!(
+            "each is followed by runs under host caps, about eight, until the smallest is found"
+        );
+    }
 }
 
 /// A guess for a person who wonders whether to fetch a coffee, of a machine that handles half a gibibyte a

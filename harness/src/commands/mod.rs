@@ -1,8 +1,11 @@
 //! The commands, one file each.
 
+mod compare;
 mod doctor;
 mod dry_run;
+mod explain;
 mod list;
+pub mod overhead;
 mod plot;
 mod prepare;
 mod run;
@@ -23,7 +26,12 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Prepare(args) => prepare::prepare(&args),
         Command::Run(args) => run::run(&args),
+        Command::Minmem(args) => run::minmem(&args),
         Command::Plot(args) => plot::plot(&args),
+        Command::Report(args) => plot::report(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Overhead(args) => overhead::overhead(&args),
+        Command::Compare(args) => compare::compare(&args),
         Command::Readme(args) => readme::update(&args.file),
         Command::Worker(args) => worker::work(&args),
         Command::Reference(args) => Ok(lab::write_logits(

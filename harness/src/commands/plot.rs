@@ -1,46 +1,26 @@
-//! `harness plot`: summary and charts of recorded results.
+//! `harness plot` and `harness report`: recorded results, shown again.
 
-use std::path::{Path, PathBuf};
+use crate::cli::ResultsArgs;
+use crate::presentation::Presentation;
+use crate::summary::Spoilt;
 
-use anyhow::{Context, ensure};
-
-use crate::cli::PlotArgs;
-use crate::record::{Record, read_runs};
-use crate::summary::{self, Line};
-use crate::{charts, table};
-
-pub fn plot(args: &PlotArgs) -> anyhow::Result<()> {
-    let records = read_runs(&args.results)?;
-    ensure!(
-        !records.is_empty(),
-        "{}: nothing is recorded there yet",
-        args.results.display()
-    );
-    let plots = args
-        .plots
-        .clone()
-        .unwrap_or_else(|| default_plots(&args.results));
-    let lines = present(&args.results, &plots, &records)?;
-    println!("{}", table::terminal(&lines));
-    println!("charts: {}", plots.display());
+pub fn plot(args: &ResultsArgs) -> anyhow::Result<()> {
+    let presentation = present(args)?;
+    println!("{}", presentation.terminal());
+    println!("charts: {}", presentation.plots.display());
     Ok(())
 }
 
-/// Writes the summary beside the results, and the charts.
-pub fn present(results: &Path, plots: &Path, records: &[Record]) -> anyhow::Result<Vec<Line>> {
-    let lines = summary::summarise(records);
-    summary::write_csv(&lines, &results.join("summary.csv"))?;
-    let markdown = results.join("summary.md");
-    std::fs::write(&markdown, table::markdown(&lines))
-        .with_context(|| format!("{}: cannot be written", markdown.display()))?;
-    charts::draw_all(&lines, results, plots)?;
-    Ok(lines)
+pub fn report(args: &ResultsArgs) -> anyhow::Result<()> {
+    let presentation = present(args)?;
+    println!("{}", presentation.results.join("report.md").display());
+    println!("{}", presentation.results.join("report.html").display());
+    Ok(())
 }
 
-/// `results/a/b` → `plots/a/b`; any other folder → its `plots`.
-pub fn default_plots(results: &Path) -> PathBuf {
-    match results.strip_prefix("results") {
-        Ok(rest) if rest.components().count() > 0 => Path::new("plots").join(rest),
-        _ => results.join("plots"),
-    }
+fn present(args: &ResultsArgs) -> anyhow::Result<Presentation> {
+    let spoilt = Spoilt::counted_if(args.include_spoilt);
+    let presentation = Presentation::of(&args.results, args.plots.clone(), spoilt)?;
+    presentation.write()?;
+    Ok(presentation)
 }

@@ -1,46 +1,62 @@
-//! `harness run`: from the manifest to the table.
+//! `harness run` and `harness minmem`: from the manifest to the table.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use lab::Status;
+use lab::{HostCaps, Status};
 
 use super::dry_run;
-use super::plot::{default_plots, present};
 use crate::checkpoints::Store;
-use crate::cli::RunArgs;
-use crate::execution::{Execution, Stopped};
+use crate::cli::{MinmemArgs, RunArgs, RunOptions};
+use crate::execution::{Execution, Prepared, Stopped};
 use crate::executor::Executor;
 use crate::exit::Ended;
 use crate::machine::{self, Machine};
 use crate::manifest::{self, Devices, Manifest};
-use crate::plan::{Planned, plan};
-use crate::record::{Record, Results};
+use crate::plan::plan;
+use crate::presentation::{MANIFEST, Presentation};
+use crate::record::Record;
+use crate::results::Results;
+use crate::summary::Spoilt;
 use crate::supply::Supply;
-use crate::{interrupt, table};
+use crate::{atomic, interrupt};
 
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let mut manifest = Manifest::load(&locate(&args.manifest))?;
-    override_matrix(&mut manifest, args)?;
+    carry_out(Manifest::load(&locate(&args.manifest))?, &args.options)
+}
+
+/// As [`run`], of a manifest that searches for the smallest host caps.
+pub fn minmem(args: &MinmemArgs) -> anyhow::Result<()> {
+    let path = locate(&args.manifest);
+    let manifest = Manifest::load(&path)?;
+    if manifest.host_caps != manifest::HostCaps::Smallest {
+        let message = format!(
+            "{}: searches for nothing: write host_caps = [\"smallest\"] below [matrix], or use `harness run`",
+            path.display()
+        );
+        return Err(Ended::Usage(message).into());
+    }
+    carry_out(manifest, &args.options)
+}
+
+fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()> {
+    override_matrix(&mut manifest, options)?;
     interrupt::watch()?;
-    let store = Store::new(args.store.checkpoints.clone());
-    let supply = Supply::new(&store, args, &mut manifest);
+    let store = Store::new(options.store.checkpoints.clone());
+    let supply = Supply::new(&store, options, &mut manifest);
     let devices = lab::find_devices();
     let runs = plan(&manifest, &devices);
-    if args.dry_run {
+    if options.dry_run {
         dry_run::print(&runs, &supply, &manifest);
         return Ok(());
     }
 
-    let machine = Machine::detect(args.machine.as_deref(), &devices, store.root());
-    let out = args.out.clone().unwrap_or_else(|| {
+    let caps = HostCaps::detect();
+    let machine = Machine::detect(options.machine.as_deref(), &devices, store.root(), &caps);
+    let out = options.out.clone().unwrap_or_else(|| {
         let mut folder = manifest.name.clone();
-        if let Some(file) = &args.checkpoint {
-            folder = format!(
-                "{folder}-{}",
-                file.file_stem().unwrap_or_default().to_string_lossy()
-            );
+        if let Some(file) = &options.checkpoint {
+            let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+            folder = format!("{folder}-{stem}");
         }
         Path::new("results").join(&machine.machine).join(folder)
     });
@@ -48,41 +64,37 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         supply.missing_bytes(&runs),
         manifest.limits.min_free_disk_bytes,
     )?;
-    let plots = args.plots.clone().unwrap_or_else(|| default_plots(&out));
-    if !args.resume {
-        set_aside(&out)?;
-    }
-    let (mut results, mut records) = Results::open(&out)?;
-    let done: HashSet<String> = records.iter().map(|record| record.run_id.clone()).collect();
-    let missing: Vec<&Planned> = runs
-        .iter()
-        .filter(|run| !done.contains(&run.id()))
-        .collect();
-    if !done.is_empty() {
-        eprintln!(
-            "{} runs are recorded already, {} are missing",
-            done.len(),
-            missing.len()
-        );
-    }
-    write_machine(&machine, &out)?;
-    let execution = Execution {
-        args,
+    let (results, records) = Results::open(&out, options.resume)?;
+    atomic::write(&out.join("machine.toml"), toml::to_string(&machine)?)?;
+    atomic::write(&out.join(MANIFEST), &manifest.text)?;
+    let mut execution = Execution {
+        options,
         manifest: &manifest,
         machine: &machine.machine,
-        commit: machine::commit(),
-        out: &out,
-        executor: Executor::new(manifest.limits.timeout_seconds)?,
+        code: machine::code(),
+        executor: Executor::new(manifest.limits.timeout_seconds, caps)?,
         supply,
+        results,
+        records,
+        prepared: Prepared::new(),
     };
-    let stopped = execution.run_all(&missing, &mut results, &mut records)?;
+    let stopped = match manifest.host_caps {
+        manifest::HostCaps::These(_) => execution.run_all(&runs)?,
+        manifest::HostCaps::Smallest => execution.search_all(&runs)?,
+    };
     let interrupted = stopped == Stopped::Interrupted;
-    if records.is_empty() && interrupted {
+    if execution.records.is_empty() && interrupted {
         return Err(execution.interrupted().into());
     }
-    let lines = present(&out, &plots, &records)?;
-    println!("{}", table::terminal(&lines));
-    println!("results: {}\ncharts:  {}", out.display(), plots.display());
+    let presentation = Presentation::of(&out, options.plots.clone(), Spoilt::LeftOut)?;
+    presentation.write()?;
+    println!("{}", presentation.terminal());
+    println!(
+        "results: {}\nreport:  {}\ncharts:  {}",
+        out.display(),
+        out.join("report.md").display(),
+        presentation.plots.display()
+    );
     if interrupted {
         return Err(execution.interrupted().into());
     }
@@ -92,13 +104,30 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
             execution.resume()
         );
     }
-    let is_bad = |record: &&Record| !matches!(record.status, Status::Ok | Status::Skipped);
-    match records.iter().filter(is_bad).count() {
-        0 => Ok(()),
-        bad => Err(Ended::RunsFailed {
+    judge(&presentation, &execution.records)
+}
+
+/// What of the results the exit code tells. Under a cap, running out of memory or of time is an answer.
+fn judge(presentation: &Presentation, records: &[Record]) -> anyhow::Result<()> {
+    let is_bad = |record: &&Record| match record.status {
+        Status::Ok | Status::Skipped => false,
+        Status::Oom | Status::Timeout => record.host_cap_bytes.is_none(),
+        Status::Failed => true,
+    };
+    let bad = records.iter().filter(is_bad).count();
+    if bad > 0 {
+        return Err(Ended::RunsFailed {
             bad,
             all: records.len(),
-            records: out.join("runs.csv").display().to_string(),
+            records: presentation.results.join("runs.csv").display().to_string(),
+        }
+        .into());
+    }
+    match presentation.broken_claims() {
+        0 => Ok(()),
+        broken => Err(Ended::ClaimsBroken {
+            broken,
+            report: presentation.results.join("report.md").display().to_string(),
         }
         .into()),
     }
@@ -115,8 +144,8 @@ fn locate(manifest: &Path) -> PathBuf {
     }
 }
 
-fn override_matrix(manifest: &mut Manifest, args: &RunArgs) -> Result<(), Ended> {
-    for name in &args.only {
+fn override_matrix(manifest: &mut Manifest, options: &RunOptions) -> Result<(), Ended> {
+    for name in &options.only {
         if !manifest.experiments.iter().any(|known| known == name) {
             let known = manifest.experiments.iter().copied();
             return Err(Ended::Usage(format!(
@@ -125,16 +154,16 @@ fn override_matrix(manifest: &mut Manifest, args: &RunArgs) -> Result<(), Ended>
             )));
         }
     }
-    if !args.only.is_empty() {
+    if !options.only.is_empty() {
         manifest
             .experiments
-            .retain(|name| args.only.iter().any(|only| only == name));
+            .retain(|name| options.only.iter().any(|only| only == name));
     }
-    if !args.sizes.is_empty() {
-        manifest.sizes = args.sizes.clone();
+    if !options.sizes.is_empty() {
+        manifest.sizes = options.sizes.clone();
         manifest.software_sizes = None;
     }
-    match &args.devices[..] {
+    match &options.devices[..] {
         [] => {}
         [auto] if auto == "auto" => manifest.devices = Devices::Auto,
         devices => {
@@ -147,27 +176,6 @@ fn override_matrix(manifest: &mut Manifest, args: &RunArgs) -> Result<(), Ended>
             manifest.devices = Devices::These(parsed);
         }
     }
-    manifest.repeats = args.repeats.unwrap_or(manifest.repeats);
+    manifest.repeats = options.repeats.unwrap_or(manifest.repeats);
     Ok(())
-}
-
-/// What was recorded there before is kept under another name.
-fn set_aside(out: &Path) -> anyhow::Result<()> {
-    if !out.join("runs.csv").exists() {
-        return Ok(());
-    }
-    // To the nanosecond: two runs of a tiny manifest may end in one second.
-    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ");
-    let mut aside = out.as_os_str().to_owned();
-    aside.push(format!("-until-{now}"));
-    std::fs::rename(out, &aside)
-        .with_context(|| format!("{}: the results there cannot be moved", out.display()))?;
-    eprintln!("earlier results are kept in {}", aside.display());
-    Ok(())
-}
-
-fn write_machine(machine: &Machine, out: &Path) -> anyhow::Result<()> {
-    let path = out.join("machine.toml");
-    std::fs::write(&path, toml::to_string(machine)?)
-        .with_context(|| format!("{}: cannot be written", path.display()))
 }

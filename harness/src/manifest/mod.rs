@@ -1,8 +1,9 @@
 //! The manifest: what is to be run, read from TOML and checked before anything runs.
 
+mod words;
+
 use std::ops::Range;
 use std::path::Path;
-use std::str::FromStr;
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
@@ -10,10 +11,13 @@ use lab::{CacheState, DeviceSpec};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::claims::{Claim, ClaimTable};
 use crate::exit::Ended;
+use crate::host_cap::HostCap;
 use crate::registry;
-use crate::suggest::did_you_mean;
 use crate::units::ByteSize;
+use words::{checked, explain, parse};
+pub use words::{experiment_names, parse_device, parse_size, unknown};
 
 /// A checked manifest.
 #[derive(Debug, Clone)]
@@ -22,6 +26,8 @@ pub struct Manifest {
     pub name: String,
     /// SHA-256 of the file's text.
     pub digest: String,
+    /// The file's text: kept with the results, so that they can be judged again.
+    pub text: String,
     pub experiments: Vec<&'static str>,
     pub sizes: Vec<Size>,
     /// The sizes for a device that is the CPU posing as a GPU; all of `sizes` where this is not given.
@@ -29,11 +35,21 @@ pub struct Manifest {
     pub devices: Devices,
     pub dtypes: Vec<Dtype>,
     pub cache_states: Vec<CacheState>,
+    pub host_caps: HostCaps,
     pub format: Format,
     pub repeats: u32,
     pub order: Order,
     pub seed: u64,
     pub limits: Limits,
+    pub claims: Vec<Claim>,
+}
+
+/// Under which host caps to run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HostCaps {
+    These(Vec<HostCap>),
+    /// The smallest that each configuration survives in: searched for.
+    Smallest,
 }
 
 /// Which devices to run on.
@@ -69,6 +85,8 @@ struct File {
     matrix: Matrix,
     #[serde(default)]
     limits: LimitsTable,
+    #[serde(default)]
+    claims: Vec<ClaimTable>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +102,8 @@ struct Matrix {
     dtypes: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     cache: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    host_caps: Option<Vec<Spanned<String>>>,
     #[serde(default)]
     format: Option<Spanned<String>>,
     #[serde(default)]
@@ -105,17 +125,18 @@ struct LimitsTable {
 impl Manifest {
     /// Reads and checks the manifest at `path`.
     pub fn load(path: &Path) -> anyhow::Result<Manifest> {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        Manifest::load_as(name.into_owned(), path)
+    }
+
+    /// Reads and checks the manifest of this name that is kept at `path`.
+    pub fn load_as(name: String, path: &Path) -> anyhow::Result<Manifest> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Ended::Usage(format!(
                 "{}: the manifest cannot be read: {error}",
                 path.display()
             ))
         })?;
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
         Ok(Manifest::parse(name, &path.display().to_string(), &text).map_err(Ended::Usage)?)
     }
 
@@ -163,6 +184,13 @@ impl Manifest {
             .cache
             .as_deref()
             .map(|states| checked(states, parse, &at));
+        let host_caps = match matrix.host_caps.as_deref() {
+            None => HostCaps::These(vec![HostCap::None]),
+            Some([only]) if only.get_ref() == "smallest" => HostCaps::Smallest,
+            Some(caps) => HostCaps::These(checked(caps, parse, &at)?),
+        };
+        let claims = file.claims.into_iter().map(|claim| claim.check(&at));
+        let claims = claims.collect::<Result<_, _>>()?;
         let format = match &matrix.format {
             None => Format::Safetensors,
             Some(format) => match parse(format.get_ref()) {
@@ -189,6 +217,7 @@ impl Manifest {
         Ok(Manifest {
             name,
             digest: sha256(text),
+            text: text.to_owned(),
             experiments,
             sizes,
             software_sizes,
@@ -197,6 +226,7 @@ impl Manifest {
             cache_states: cache_states
                 .transpose()?
                 .unwrap_or_else(|| vec![CacheState::Warm]),
+            host_caps,
             format,
             repeats: positive("repeats", repeats, 3)? as u32,
             order: matrix.order.unwrap_or(Order::Interleaved),
@@ -209,84 +239,8 @@ impl Manifest {
                     budget => Some(60 * positive("budget_minutes", budget, 0)?),
                 },
             },
+            claims,
         })
-    }
-}
-
-fn parse<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
-    text.parse()
-}
-
-fn parse_size(text: &str) -> Result<Size, String> {
-    let named = Size::NAMED.map(|size| size.to_string());
-    let near = did_you_mean(text, named.iter().map(String::as_str));
-    text.parse().map_err(|error| format!("{error}{near}"))
-}
-
-/// A device by name, with the nearest valid one where it is none.
-pub fn parse_device(text: &str) -> Result<DeviceSpec, String> {
-    let near = did_you_mean(text, ["auto", "flex", "vulkan", "cuda"]);
-    text.parse().map_err(|error| format!("{error}{near}"))
-}
-
-/// The names of all experiments.
-pub fn experiment_names() -> impl Iterator<Item = &'static str> {
-    registry::EXPERIMENTS
-        .iter()
-        .map(|experiment| experiment.name)
-}
-
-/// What is said of an unknown word.
-pub fn unknown(what: &str, word: &str, known: impl Iterator<Item = &'static str>) -> String {
-    let known: Vec<_> = known.collect();
-    let near = did_you_mean(word, known.iter().copied());
-    format!(
-        "unknown {what} `{word}`{near} (known: {})",
-        known.join(", ")
-    )
-}
-
-fn checked<T: PartialEq>(
-    words: &[Spanned<String>],
-    parse: impl Fn(&str) -> Result<T, String>,
-    at: &impl Fn(Range<usize>, String) -> String,
-) -> Result<Vec<T>, String> {
-    let mut values = Vec::with_capacity(words.len());
-    for word in words {
-        let value = parse(word.get_ref()).map_err(|message| at(word.span(), message))?;
-        if values.contains(&value) {
-            return Err(at(
-                word.span(),
-                format!("`{}` stands here twice", word.get_ref()),
-            ));
-        }
-        values.push(value);
-    }
-    match values.is_empty() {
-        // The list's own place is not known; the table's keys are few.
-        true => Err(at(
-            0..0,
-            "a list in [matrix] is empty: there is nothing to run".to_owned(),
-        )),
-        false => Ok(values),
-    }
-}
-
-/// Adds the nearest valid key to serde's message about an unknown one.
-fn explain(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    match quoted.next() {
-        Some(word) if message.starts_with("unknown field") => {
-            let known: Vec<_> = quoted.collect();
-            let near = did_you_mean(word, known.iter().copied());
-            format!("unknown key `{word}`{near} (known: {})", known.join(", "))
-        }
-        Some(word) if message.starts_with("unknown variant") => {
-            let known: Vec<_> = quoted.collect();
-            let near = did_you_mean(word, known.iter().copied());
-            format!("unknown value `{word}`{near} (known: {})", known.join(", "))
-        }
-        _ => message.to_owned(),
     }
 }
 
@@ -352,6 +306,14 @@ mod tests {
             (
                 "experiments = ['all']\nsizes = ['small']\nformat = 'per-tensor'",
                 ":4: `per-tensor`",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\nhost_caps = ['none', '2GB']",
+                ":4: `2GB` is no host cap",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\ncache = ['hot']",
+                ":4: unknown cache state `hot`",
             ),
             ("experiments = []\nsizes = ['small']", "nothing to run"),
             ("experiments = ['all'", "test.toml:"),

@@ -1,0 +1,281 @@
+//! What charts are drawn with: texts, shapes, axes and legends at pixels.
+
+use plotters::prelude::*;
+use plotters::style::FontStyle;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use super::canvas::FAMILY;
+use super::scale::Scale;
+use super::style::{GRID, INK, MUTED, SMALL, TEXT, TITLE};
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+/// Where a text stands relative to its point.
+#[derive(Debug, Clone, Copy)]
+pub enum Align {
+    Left,
+    Middle,
+    Right,
+}
+
+/// What is drawn on: shapes and texts at pixels.
+pub struct Pen<'a> {
+    area: Area<'a>,
+}
+
+impl<'a> Pen<'a> {
+    /// Draws on this area.
+    pub fn new(area: Area<'a>) -> Pen<'a> {
+        Pen { area }
+    }
+
+    /// Puts everything drawn into the picture.
+    pub fn present(&self) -> anyhow::Result<()> {
+        Ok(self.area.present()?)
+    }
+
+    pub fn title(&self, title: &str, subtitle: &str) -> anyhow::Result<()> {
+        self.styled(
+            (20, 14),
+            title,
+            TITLE,
+            FontStyle::Bold,
+            &INK,
+            Align::Left,
+            VPos::Top,
+        )?;
+        self.styled(
+            (20, 42),
+            subtitle,
+            TEXT,
+            FontStyle::Normal,
+            &MUTED,
+            Align::Left,
+            VPos::Top,
+        )
+    }
+
+    pub fn text(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        colour: &RGBColor,
+        align: Align,
+    ) -> anyhow::Result<()> {
+        self.styled(
+            at,
+            text,
+            TEXT,
+            FontStyle::Normal,
+            colour,
+            align,
+            VPos::Center,
+        )
+    }
+
+    pub fn bold(&self, at: (i32, i32), text: &str, align: Align) -> anyhow::Result<()> {
+        self.styled(at, text, TEXT, FontStyle::Bold, &INK, align, VPos::Center)
+    }
+
+    pub fn small(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        colour: &RGBColor,
+        align: Align,
+    ) -> anyhow::Result<()> {
+        self.styled(
+            at,
+            text,
+            SMALL,
+            FontStyle::Normal,
+            colour,
+            align,
+            VPos::Center,
+        )
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn styled(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        size: u32,
+        style: FontStyle,
+        colour: &RGBColor,
+        align: Align,
+        vertical: VPos,
+    ) -> anyhow::Result<()> {
+        let horizontal = match align {
+            Align::Left => HPos::Left,
+            Align::Middle => HPos::Center,
+            Align::Right => HPos::Right,
+        };
+        let font = (FAMILY, size).into_font().style(style);
+        let style = font.color(colour).pos(Pos::new(horizontal, vertical));
+        Ok(self.area.draw(&Text::new(text.to_owned(), at, style))?)
+    }
+
+    /// The width of a text as [`Pen::small`] and [`Pen::text`] set it, roughly.
+    pub fn text_width(text: &str) -> i32 {
+        let font = (FAMILY, TEXT).into_font();
+        font.box_size(text)
+            .map_or(8 * text.len() as i32, |(width, _)| width as i32)
+    }
+
+    pub fn rectangle(
+        &self,
+        from: (i32, i32),
+        to: (i32, i32),
+        colour: &RGBColor,
+    ) -> anyhow::Result<()> {
+        Ok(self
+            .area
+            .draw(&Rectangle::new([from, to], colour.filled()))?)
+    }
+
+    /// A rectangle of strokes: for what may be spoilt.
+    pub fn hatched(
+        &self,
+        (left, top): (i32, i32),
+        (right, bottom): (i32, i32),
+        colour: &RGBColor,
+    ) -> anyhow::Result<()> {
+        const PITCH: usize = 7;
+        let height = bottom - top;
+        for start in ((left - height)..right).step_by(PITCH) {
+            // From the lower edge upwards to the right, cut off at both sides.
+            let from = start.max(left);
+            let to = (start + height).min(right);
+            let stroke = vec![(from, bottom - (from - start)), (to, bottom - (to - start))];
+            self.line(stroke, colour, 2)?;
+        }
+        let corners = [
+            (left, top),
+            (right, top),
+            (right, bottom),
+            (left, bottom),
+            (left, top),
+        ];
+        self.line(corners.to_vec(), colour, 2)
+    }
+
+    pub fn line(
+        &self,
+        points: Vec<(i32, i32)>,
+        colour: &RGBColor,
+        width: u32,
+    ) -> anyhow::Result<()> {
+        let style = colour.stroke_width(width);
+        Ok(self.area.draw(&PathElement::new(points, style))?)
+    }
+
+    /// A vertical line of dashes.
+    pub fn dashes(&self, x: i32, from: i32, to: i32, colour: &RGBColor) -> anyhow::Result<()> {
+        for y in (from..to).step_by(8) {
+            self.line(vec![(x, y), (x, (y + 4).min(to))], colour, 1)?;
+        }
+        Ok(())
+    }
+
+    pub fn polygon(&self, points: Vec<(i32, i32)>, colour: &RGBColor) -> anyhow::Result<()> {
+        Ok(self.area.draw(&Polygon::new(points, colour.filled()))?)
+    }
+
+    /// A marker with a white rim, so that one on another stays visible. Shapes tell series apart where
+    /// colours do not.
+    pub fn marker(
+        &self,
+        (x, y): (i32, i32),
+        shape: usize,
+        colour: &RGBColor,
+    ) -> anyhow::Result<()> {
+        for (radius, colour) in [(7, &WHITE), (5, colour)] {
+            match shape % 4 {
+                0 => self
+                    .area
+                    .draw(&Circle::new((x, y), radius, colour.filled()))?,
+                1 => self.rectangle(
+                    (x - radius + 1, y - radius + 1),
+                    (x + radius - 1, y + radius - 1),
+                    colour,
+                )?,
+                2 => self.polygon(
+                    vec![
+                        (x, y - radius),
+                        (x + radius, y),
+                        (x, y + radius),
+                        (x - radius, y),
+                    ],
+                    colour,
+                )?,
+                _ => self.polygon(
+                    vec![
+                        (x, y - radius),
+                        (x + radius, y + radius),
+                        (x - radius, y + radius),
+                    ],
+                    colour,
+                )?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A dot that shows others through it.
+    pub fn dot(&self, at: (i32, i32), colour: &RGBColor) -> anyhow::Result<()> {
+        Ok(self
+            .area
+            .draw(&Circle::new(at, 5, colour.mix(0.55).filled()))?)
+    }
+
+    /// A ring: a dot of what may be spoilt.
+    pub fn ring(&self, at: (i32, i32), colour: &RGBColor) -> anyhow::Result<()> {
+        Ok(self
+            .area
+            .draw(&Circle::new(at, 5, colour.stroke_width(2)))?)
+    }
+
+    /// Coloured squares with what they stand for, from left to right. Returns where a further one begins.
+    pub fn legend(&self, at: (i32, i32), entries: &[(RGBColor, String)]) -> anyhow::Result<i32> {
+        let (mut x, y) = at;
+        for (colour, label) in entries {
+            self.rectangle((x, y - 6), (x + 12, y + 6), colour)?;
+            self.text((x + 18, y), label, &INK, Align::Left)?;
+            x += 18 + Self::text_width(label) + 22;
+        }
+        Ok(x)
+    }
+
+    /// Vertical grid lines with labels under them.
+    pub fn x_axis(
+        &self,
+        scale: &Scale,
+        top: i32,
+        bottom: i32,
+        label: impl Fn(f64) -> String,
+    ) -> anyhow::Result<()> {
+        for tick in scale.ticks() {
+            let x = scale.pixel(tick);
+            self.line(vec![(x, top), (x, bottom)], &GRID, 1)?;
+            self.small((x, bottom + 12), &label(tick), &MUTED, Align::Middle)?;
+        }
+        Ok(())
+    }
+
+    /// Horizontal grid lines with labels left of them.
+    pub fn y_axis(
+        &self,
+        scale: &Scale,
+        left: i32,
+        right: i32,
+        label: impl Fn(f64) -> String,
+    ) -> anyhow::Result<()> {
+        for tick in scale.ticks() {
+            let y = scale.pixel(tick);
+            self.line(vec![(left, y), (right, y)], &GRID, 1)?;
+            self.small((left - 8, y), &label(tick), &MUTED, Align::Right)?;
+        }
+        Ok(())
+    }
+}

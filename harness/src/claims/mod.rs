@@ -1,0 +1,231 @@
+//! Claims about the results: written in the manifest, judged by the machine.
+//!
+//! ```toml
+//! [[claims]]
+//! sentence = "naive holds the model twice on the device"
+//! value = "{naive.device_in_use_peak_bytes} / {init-only.device_in_use_peak_bytes}"
+//! expect = 2.0            # or at_most, or at_least
+//! tolerance = 0.05        # of `expect`, relative
+//! study = "12.8 GiB, against 6.4 GiB"
+//! memory = "discrete"     # or unified; both where it is left out
+//! sizes = ["xl"]          # all where it is left out
+//! differs = "why Burn truly differs from PyTorch here"
+//! ```
+//!
+//! A value is an expression over the medians of runs without a host cap: `{experiment.measure}`, where the
+//! measures are the columns of `summary.csv` and a few more (see [`MORE_MEASURES`]).
+
+mod judge;
+
+use std::ops::Range;
+
+use exmex::Express;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::manifest::{experiment_names, parse_size, unknown};
+use crate::registry;
+use crate::summary::MEASURES;
+pub use judge::{Finding, Judged, Verdict, judge};
+
+/// What a claim may speak of, beside what is measured in a run.
+pub const MORE_MEASURES: [&str; 5] = [
+    "model_bytes",
+    "largest_tensor_bytes",
+    // The share of runs whose weights were found right, and that of runs that kept their contract.
+    "verified",
+    "contract_held",
+    // The smallest host cap that it survived in.
+    "smallest_host_cap_bytes",
+];
+
+/// A claim, checked.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub sentence: String,
+    pub value: String,
+    variables: Vec<Variable>,
+    pub expectation: Expectation,
+    pub study: Option<String>,
+    memory: Option<Memory>,
+    sizes: Option<Vec<String>>,
+    /// Why Burn truly differs here; such a claim is not expected to hold.
+    pub differs: Option<String>,
+}
+
+/// What the value is to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Expectation {
+    About { value: f64, tolerance: f64 },
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Memory {
+    Discrete,
+    Unified,
+}
+
+#[derive(Debug, Clone)]
+struct Variable {
+    experiment: String,
+    measure: String,
+}
+
+/// A claim as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimTable {
+    sentence: String,
+    value: Spanned<String>,
+    #[serde(default)]
+    expect: Option<f64>,
+    #[serde(default)]
+    at_most: Option<f64>,
+    #[serde(default)]
+    at_least: Option<f64>,
+    #[serde(default)]
+    tolerance: Option<f64>,
+    #[serde(default)]
+    study: Option<String>,
+    #[serde(default)]
+    memory: Option<Memory>,
+    #[serde(default)]
+    sizes: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    differs: Option<String>,
+}
+
+impl ClaimTable {
+    /// Checks it; `at` says where in the manifest something stands.
+    pub fn check(self, at: &impl Fn(Range<usize>, String) -> String) -> Result<Claim, String> {
+        let span = self.value.span();
+        let value = self.value.into_inner();
+        let wrong = |message: String| at(span.clone(), message);
+        let parsed = exmex::parse::<f64>(&value);
+        let parsed = parsed.map_err(|error| wrong(format!("`{value}` is no value: {error}")))?;
+        let variables = parsed.var_names().iter().map(|name| variable(name));
+        let variables: Vec<Variable> = variables.collect::<Result<_, _>>().map_err(wrong)?;
+        if variables.is_empty() {
+            let message = "a claim's value must speak of a measure, as in {naive.load_seconds}";
+            return Err(wrong(message.to_owned()));
+        }
+        let expectation = match (self.expect, self.at_most, self.at_least) {
+            (Some(value), None, None) => Expectation::About {
+                value,
+                tolerance: self.tolerance.unwrap_or(0.05),
+            },
+            (None, Some(most), None) if self.tolerance.is_none() => Expectation::AtMost(most),
+            (None, None, Some(least)) if self.tolerance.is_none() => Expectation::AtLeast(least),
+            _ => {
+                let message =
+                    "a claim has one of `expect` (with a `tolerance`), `at_most` and `at_least`";
+                return Err(wrong(message.to_owned()));
+            }
+        };
+        let sizes = self.sizes.map(|sizes| {
+            let check = |size: Spanned<String>| match parse_size(size.get_ref()) {
+                Ok(size) => Ok(size.to_string()),
+                Err(message) => Err(at(size.span(), message)),
+            };
+            sizes.into_iter().map(check).collect::<Result<Vec<_>, _>>()
+        });
+        Ok(Claim {
+            sentence: self.sentence,
+            value,
+            variables,
+            expectation,
+            study: self.study,
+            memory: self.memory,
+            sizes: sizes.transpose()?,
+            differs: self.differs,
+        })
+    }
+}
+
+fn variable(name: &str) -> Result<Variable, String> {
+    let Some((experiment, measure)) = name.split_once('.') else {
+        return Err(format!(
+            "`{name}` is no measure: write {{experiment.measure}}, as in {{naive.load_seconds}}"
+        ));
+    };
+    if registry::find(experiment).is_none() {
+        return Err(unknown("experiment", experiment, experiment_names()));
+    }
+    let known = || MEASURES.iter().map(|(name, _)| *name).chain(MORE_MEASURES);
+    if !known().any(|known| known == measure) {
+        return Err(unknown("measure", measure, known()));
+    }
+    Ok(Variable {
+        experiment: experiment.to_owned(),
+        measure: measure.to_owned(),
+    })
+}
+
+impl Expectation {
+    /// `2 ± 5 %`, `at most 0.3`
+    pub fn describe(self) -> String {
+        match self {
+            Expectation::About { value, tolerance } => format!("{value} ± {} %", 100.0 * tolerance),
+            Expectation::AtMost(most) => format!("at most {most}"),
+            Expectation::AtLeast(least) => format!("at least {least}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Manifest;
+
+    /// The claims of a manifest with this one in it.
+    pub fn claims(text: &str) -> Result<Vec<Claim>, String> {
+        let text = format!(
+            "[matrix]\nexperiments = ['all']\nsizes = ['small']\n[[claims]]\nsentence = 's'\n{text}\n"
+        );
+        let manifest = Manifest::parse("test".to_owned(), "test.toml", &text)?;
+        Ok(manifest.claims)
+    }
+
+    #[test]
+    fn a_wrong_claim_is_refused_with_its_line_and_the_nearest_valid_word() {
+        let cases = [
+            (
+                "value = '{naiv.load_seconds}'\nexpect = 1",
+                "did you mean `naive`?",
+            ),
+            (
+                "value = '{naive.load_second}'\nexpect = 1",
+                "did you mean `load_seconds`?",
+            ),
+            ("value = 'load_seconds'\nexpect = 1", "is no measure"),
+            (
+                "value = '{naive.load_seconds} /'\nexpect = 1",
+                "is no value",
+            ),
+            ("value = '1 + 1'\nexpect = 2", "must speak of a measure"),
+            ("value = '{naive.load_seconds}'", "has one of"),
+            (
+                "value = '{naive.load_seconds}'\nat_most = 1\nat_least = 1",
+                "has one of",
+            ),
+            (
+                "value = '{naive.load_seconds}'\nexpected = 1",
+                "did you mean `expect`?",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = claims(text).err().unwrap();
+            assert!(
+                error.contains(expected),
+                "{error}\nshould contain {expected}"
+            );
+            assert!(
+                error.starts_with("test.toml:6:") || error.starts_with("test.toml:7:"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! `harness overhead`: what measuring costs. The same loads with every instrument and with a clock alone, in turn,
+//! each in a fresh process.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use checkpoint::{Dtype, Format};
+use indicatif::{ProgressBar, ProgressStyle};
+use lab::{CacheState, HostCaps, Reads};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoints::Store;
+use crate::cli::OverheadArgs;
+use crate::executor::Executor;
+use crate::exit::Ended;
+use crate::machine::{self, Machine};
+use crate::manifest::{experiment_names, unknown};
+use crate::sheet::{Sheet, numbers, words};
+use crate::summary::Spread;
+use crate::supply::reference;
+use crate::worker::WorkerArgs;
+use crate::{atomic, interrupt, registry, units};
+
+/// Two loads right behind each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Pair {
+    commit: Option<String>,
+    experiment: String,
+    model: String,
+    device: String,
+    pair: u32,
+    clock_alone_seconds: f64,
+    measured_seconds: f64,
+}
+
+pub fn overhead(args: &OverheadArgs) -> anyhow::Result<()> {
+    interrupt::watch()?;
+    let store = Store::new(args.store.checkpoints.clone());
+    let caps = HostCaps::detect();
+    let machine = Machine::detect(None, &lab::find_devices(), store.root(), &caps);
+    let executor = Executor::new(600, caps)?;
+    let bar = ProgressBar::new(u64::from(args.pairs) * args.only.len() as u64);
+    let style = "{bar:24} {pos}/{len} pairs {elapsed_precise}";
+    bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
+    let mut pairs = Vec::new();
+    for name in &args.only {
+        let worker = worker_args(name, args, &store)?;
+        for pair in 0..=args.pairs {
+            let timed = |only_time| {
+                let args = WorkerArgs {
+                    only_time,
+                    ..worker.clone()
+                };
+                seconds(&executor, args)
+            };
+            // Who comes first has an advantage or the opposite: in turn.
+            let (clock_alone_seconds, measured_seconds) = match pair % 2 {
+                0 => (timed(true)?, timed(false)?),
+                _ => {
+                    let measured = timed(false)?;
+                    (timed(true)?, measured)
+                }
+            };
+            if pair == 0 {
+                // The first pair warms the machine up.
+                continue;
+            }
+            pairs.push(Pair {
+                commit: machine::code().commit,
+                experiment: name.clone(),
+                model: args.size.to_string(),
+                device: args.device.to_string(),
+                pair,
+                clock_alone_seconds,
+                measured_seconds,
+            });
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let out = args.out.clone().unwrap_or_else(|| {
+        let folder = Path::new("results").join(&machine.machine);
+        folder.join("overhead.csv")
+    });
+    write(&pairs, &out)?;
+    println!("{}", sheet(&pairs).terminal());
+    println!("pairs: {}", out.display());
+    Ok(())
+}
+
+/// A recorded measurement as a table, for the README.
+pub fn markdown(path: &Path) -> anyhow::Result<String> {
+    let rows = csv::Reader::from_path(path)
+        .with_context(|| path.display().to_string())?
+        .into_deserialize();
+    let pairs: Result<Vec<Pair>, _> = rows.collect();
+    let pairs = pairs.with_context(|| path.display().to_string())?;
+    Ok(sheet(&pairs).markdown())
+}
+
+fn worker_args(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result<WorkerArgs> {
+    let Some(experiment) = registry::find(name) else {
+        return Err(Ended::Usage(unknown("experiment", name, experiment_names())).into());
+    };
+    let ready = store.prepared(args.size, Dtype::F32);
+    let format = match experiment.reads {
+        Reads::PerTensor => Format::PerTensor,
+        Reads::StateDict | Reads::Nothing => Format::Safetensors,
+    };
+    store.prepare(&ready, format)?;
+    let reference = reference(&ready, format).map_err(anyhow::Error::msg)?;
+    Ok(WorkerArgs {
+        experiment: name.to_owned(),
+        size: args.size,
+        device: args.device,
+        dtype: Dtype::F32,
+        cache: CacheState::Warm,
+        checkpoint: Some(ready.path(format)),
+        digests: Some(ready.sidecar()),
+        reference: Some(reference),
+        save_logits: None,
+        forward_in_software: false,
+        host_cap: None,
+        cgroup: None,
+        last_words: None,
+        only_time: false,
+    })
+}
+
+fn seconds(executor: &Executor, args: WorkerArgs) -> anyhow::Result<f64> {
+    let Some(outcome) = executor.execute(args)? else {
+        bail!("interrupted");
+    };
+    match outcome.load_seconds.filter(|_| outcome.verified) {
+        Some(seconds) => Ok(seconds),
+        None => bail!("a load failed: {}", outcome.reason.unwrap_or_default()),
+    }
+}
+
+fn write(pairs: &[Pair], path: &Path) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for pair in pairs {
+        writer.serialize(pair)?;
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    atomic::write(path, writer.into_inner()?)
+}
+
+fn sheet(pairs: &[Pair]) -> Sheet {
+    let mut techniques: Vec<&str> = pairs.iter().map(|pair| &*pair.experiment).collect();
+    techniques.dedup();
+    let rows = techniques.iter().map(|name| {
+        let own = || pairs.iter().filter(|pair| pair.experiment == *name);
+        let spread =
+            |value: fn(&Pair) -> f64| Spread::of(own().map(value)).expect("a technique has a pair");
+        let clock = spread(|pair| pair.clock_alone_seconds);
+        let measured = spread(|pair| pair.measured_seconds);
+        let ratio = spread(|pair| pair.measured_seconds / pair.clock_alone_seconds);
+        vec![
+            (*name).to_owned(),
+            own().count().to_string(),
+            units::seconds(clock.median),
+            units::seconds(measured.median),
+            format!("{:+.1} %", 100.0 * (ratio.median - 1.0)),
+            format!("{:+.1} %", 100.0 * (measured.min / clock.min - 1.0)),
+        ]
+    });
+    let first = pairs.first();
+    Sheet {
+        title: first.map_or(String::new(), |pair| {
+            format!(
+                "What measuring costs: {}, {}, warm cache",
+                pair.device, pair.model
+            )
+        }),
+        columns: vec![
+            words("technique"),
+            numbers("pairs"),
+            numbers("load, clock alone"),
+            numbers("load, measured"),
+            numbers("median of the pairs' ratios"),
+            numbers("fastest against fastest"),
+        ],
+        rows: rows.collect(),
+        remarks: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_is_that_of_pairs_and_is_read_as_it_is_written() {
+        let pair = |pair, clock_alone_seconds, measured_seconds| Pair {
+            commit: None,
+            experiment: "naive".to_owned(),
+            model: "medium".to_owned(),
+            device: "flex".to_owned(),
+            pair,
+            clock_alone_seconds,
+            measured_seconds,
+        };
+        let pairs = [pair(1, 1.0, 1.01), pair(2, 2.0, 2.04), pair(3, 4.0, 4.0)];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results/overhead.csv");
+        write(&pairs, &path).unwrap();
+        let table = markdown(&path).unwrap();
+        assert!(
+            table.contains("| naive | 3 | 2.00 s | 2.04 s | +1.0 % | +1.0 % |"),
+            "{table}"
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! `report.md` and `report.html`: what was measured, what is claimed of it, and whether it is so.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use lab::Status;
+use pulldown_cmark::{Options, Parser, html};
+
+use crate::atomic;
+use crate::claims::{Finding, Judged, Verdict};
+use crate::presentation::Presentation;
+use crate::record::Record;
+use crate::sheet::{ABSENT, Sheet, numbers, words};
+use crate::summary::{Line, Spread};
+
+/// Writes both beside the results. `charts` are the names of the pictures in the folder of charts.
+pub fn write(presentation: &Presentation, charts: &[String]) -> anyhow::Result<()> {
+    let markdown = markdown(presentation, charts);
+    let folder = &presentation.results;
+    atomic::write(&folder.join("report.md"), &markdown)?;
+    atomic::write(&folder.join("report.html"), page(&markdown))
+}
+
+fn markdown(presentation: &Presentation, charts: &[String]) -> String {
+    let records = &presentation.records;
+    let (first, last) = (&records[0], &records[records.len() - 1]);
+    let mut out = format!("# {} on {}\n\n", last.manifest, last.machine);
+    write!(out, "{}\n\n", about(records, first, last)).expect("a string grows");
+
+    let claims = presentation.claims();
+    if !claims.is_empty() {
+        write!(out, "## Claims\n\n{}\n\n", count(&claims)).expect("a string grows");
+        out += &claims_sheet(&claims).markdown();
+    }
+    let contracts = contracts_sheet(&presentation.lines);
+    if !contracts.rows.is_empty() {
+        out += "## Memory contracts\n\nEach technique promises peaks; every run is held against them.\n\n";
+        out += &contracts.markdown();
+    }
+    out += "## Measured\n\nMedians of runs in fresh processes, and multiples of the model's bytes.\n\n";
+    out += &presentation.markdown();
+    if !charts.is_empty() {
+        out += "## Charts\n\n";
+        for chart in charts {
+            let path = relative(&presentation.plots.join(chart), &presentation.results);
+            let name = chart.trim_end_matches(".svg").replace('-', " ");
+            write!(out, "![{name}]({path})\n\n").expect("a string grows");
+        }
+    }
+    if let Ok(machine) = std::fs::read_to_string(presentation.results.join("machine.toml")) {
+        write!(out, "## Machine\n\n```toml\n{}\n```\n", machine.trim()).expect("a string grows");
+    }
+    out
+}
+
+fn about(records: &[Record], first: &Record, last: &Record) -> String {
+    let ended = |is: fn(&&Record) -> bool| records.iter().filter(is).count();
+    let ok = ended(|record| record.is_measured());
+    let capped = ended(|record| {
+        let died = matches!(record.status, Status::Oom | Status::Timeout);
+        died && record.host_cap_bytes.is_some()
+    });
+    let skipped = ended(|record| record.status == Status::Skipped);
+    let spoilt = ended(|record| record.is_measured() && record.spoilt_by.is_some());
+    let mut commits: Vec<String> = Vec::new();
+    for record in records {
+        let commit = record.commit.clone().unwrap_or("unknown".to_owned());
+        let dirty = if record.dirty == Some(true) {
+            " with changes"
+        } else {
+            ""
+        };
+        let commit = format!("`{commit}`{dirty}");
+        if !commits.contains(&commit) {
+            commits.push(commit);
+        }
+    }
+    let mut text = format!(
+        "{} runs, recorded from {} to {}: {ok} ended ok and verified",
+        records.len(),
+        first.started_at,
+        last.started_at
+    );
+    if capped > 0 {
+        write!(text, ", {capped} did not survive their host cap").expect("a string grows");
+    }
+    if skipped > 0 {
+        write!(text, ", {skipped} were skipped").expect("a string grows");
+    }
+    if spoilt > 0 {
+        write!(text, ", {spoilt} of the good ones may be spoilt").expect("a string grows");
+    }
+    write!(
+        text,
+        ". Commit {}. Manifest `{}`, SHA-256 `{:.16}…`. Every row is in [runs.csv](runs.csv).",
+        commits.join(", "),
+        last.manifest,
+        last.manifest_sha256
+    )
+    .expect("a string grows");
+    text
+}
+
+fn count(claims: &[Judged<'_>]) -> String {
+    let of = |verdict| {
+        let same = claims.iter().filter(|judged| judged.verdict() == verdict);
+        same.count()
+    };
+    format!(
+        "Of {} claims {} hold, {} do not hold, {} do not hold because Burn differs, and {} were not measured.",
+        claims.len(),
+        of(Verdict::Holds),
+        of(Verdict::DoesNotHold),
+        of(Verdict::DiffersAsKnown),
+        of(Verdict::NotMeasured)
+    )
+}
+
+fn claims_sheet(claims: &[Judged<'_>]) -> Sheet {
+    let rows = claims.iter().map(|judged| {
+        let claim = judged.claim;
+        let verdict = match judged.verdict() {
+            Verdict::Holds => "holds".to_owned(),
+            Verdict::DoesNotHold => "**does not hold**".to_owned(),
+            Verdict::DiffersAsKnown => "does not hold: Burn differs".to_owned(),
+            Verdict::NotMeasured => "not measured".to_owned(),
+        };
+        let mut found: Vec<String> = judged.findings.iter().map(tell).collect();
+        found.extend(claim.differs.clone());
+        vec![
+            claim.sentence.clone(),
+            verdict,
+            claim.study.clone().unwrap_or(ABSENT.to_owned()),
+            claim.expectation.describe(),
+            found.join("; "),
+        ]
+    });
+    Sheet {
+        title: String::new(),
+        columns: ["claim", "verdict", "the study", "expected", "found"]
+            .map(words)
+            .to_vec(),
+        rows: rows.collect(),
+        remarks: Vec::new(),
+    }
+}
+
+fn tell((scene, finding): &(String, Finding)) -> String {
+    match finding {
+        Finding::Holds(value) => format!("{value:.2} on {scene}"),
+        Finding::DoesNotHold(value, off) => format!("{value:.2} on {scene}, off {off}"),
+        Finding::NotMeasured(reason) => format!("not measured on {scene}: {reason}"),
+    }
+}
+
+fn contracts_sheet(lines: &[Line]) -> Sheet {
+    let judged = lines.iter().filter(|line| line.judged_contracts > 0);
+    let rows = judged.map(|line| {
+        let of_contract = |peak: Option<Spread>, contract: Option<u64>| {
+            let share = peak.zip(contract);
+            let share = share.map(|(peak, contract)| 100.0 * peak.max / contract as f64);
+            share.map_or(ABSENT.to_owned(), |share| format!("{share:.1} %"))
+        };
+        let kept = line.judged_contracts - line.broken_contracts;
+        vec![
+            line.configuration.label(),
+            format!("{kept}/{}", line.judged_contracts),
+            of_contract(line.host_heap_peak_bytes, line.host_contract_bytes),
+            of_contract(line.device_in_use_peak_bytes, line.device_contract_bytes),
+        ]
+    });
+    Sheet {
+        title: String::new(),
+        columns: vec![
+            words("configuration"),
+            numbers("kept"),
+            numbers("host heap, of what is promised"),
+            numbers("device, of what is promised"),
+        ],
+        rows: rows.collect(),
+        remarks: Vec::new(),
+    }
+}
+
+/// With forward slashes, as links have them.
+fn relative(path: &Path, from: &Path) -> String {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or(path.to_owned());
+    let path = pathdiff::diff_paths(absolute(path), absolute(from)).unwrap_or(path.to_owned());
+    let parts = path
+        .components()
+        .map(|part| part.as_os_str().to_string_lossy().into_owned());
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn page(markdown: &str) -> String {
+    let mut body = String::new();
+    html::push_html(&mut body, Parser::new_ext(markdown, Options::ENABLE_TABLES));
+    let title = markdown.lines().next().unwrap_or_default();
+    let title = title.trim_start_matches("# ").replace('<', "&lt;");
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
+         <body>\n{body}</body>\n</html>\n"
+    )
+}
+
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;\
+    color:#212529}table{border-collapse:collapse;display:block;overflow-x:auto;font-size:.9rem}\
+    th,td{border-bottom:1px solid #e2e5e9;padding:.3rem .7rem;vertical-align:top}th{text-align:left}\
+    img{max-width:100%;border:1px solid #e2e5e9}pre{background:#f6f7f8;padding:1rem;overflow-x:auto}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_lead_from_the_results_to_the_charts() {
+        let path = relative(
+            Path::new("plots/m/quick/a.svg"),
+            Path::new("results/m/quick"),
+        );
+        assert_eq!(path, "../../../plots/m/quick/a.svg");
+        let path = relative(Path::new("out/plots/a.svg"), Path::new("out"));
+        assert_eq!(path, "plots/a.svg");
+    }
+
+    #[test]
+    fn the_page_has_the_reports_tables_and_what_a_driver_said_is_no_markup() {
+        let page = page("# a <b>\n\n| x | y |\n| --- | ---: |\n| 1 | 2 |\n");
+        assert!(
+            page.contains("<table>") && page.contains("<title>a &lt;b></title>"),
+            "{page}"
+        );
+    }
+}

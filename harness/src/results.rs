@@ -1,0 +1,294 @@
+//! A folder of results: who holds it, its rows, its timelines. One row a run, appended and synced as soon as the
+//! run ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use lab::Sample;
+
+use crate::atomic;
+use crate::record::{Record, SCHEMA, round};
+
+/// A folder of results that this process holds, and appends to.
+pub struct Results {
+    folder: PathBuf,
+    runs: File,
+    /// Bytes of whole rows.
+    whole_bytes: u64,
+    _lock: File,
+}
+
+impl Results {
+    /// Takes hold of the folder, creating it first. Unless `keep`, what was recorded there before is kept under
+    /// another name. A row that an interrupted write left half is cut off. Returns the rows that are there.
+    pub fn open(folder: &Path, keep: bool) -> anyhow::Result<(Results, Vec<Record>)> {
+        let mut lock = hold(folder)?;
+        if !keep && runs_path(folder).exists() {
+            set_aside(folder)?;
+            lock = hold(folder)?;
+        }
+        let timelines = folder.join("timelines");
+        std::fs::create_dir_all(&timelines).with_context(|| unwritable(&timelines))?;
+        let path = runs_path(folder);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
+        let whole = whole_rows(&bytes);
+        let records = parse(whole, &path)?;
+        if let Some(old) = records.iter().find(|record| record.schema != SCHEMA) {
+            bail!(
+                "{}: was recorded by another version of the harness (schema {}, this one writes {SCHEMA}): go on \
+                 in another folder with --out, or leave out --resume",
+                path.display(),
+                old.schema
+            );
+        }
+        let runs = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| unwritable(&path))?;
+        let whole_bytes = whole.len() as u64;
+        runs.set_len(whole_bytes)
+            .and_then(|()| runs.sync_all())
+            .with_context(|| unwritable(&path))?;
+        let results = Results {
+            folder: folder.to_owned(),
+            runs,
+            whole_bytes,
+            _lock: lock,
+        };
+        Ok((results, records))
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Appends a row and its timeline, and waits until they are on the disk.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses; what was recorded before is as it was.
+    pub fn append(&mut self, record: &Record, timeline: &[Sample]) -> anyhow::Result<()> {
+        let path = runs_path(&self.folder);
+        let what_stays = || {
+            format!(
+                "{}: the run could not be recorded; what was recorded before is whole",
+                path.display()
+            )
+        };
+        if !timeline.is_empty() {
+            let path = timeline_path(&self.folder, &record.run_id);
+            write_timeline(&path, timeline).with_context(what_stays)?;
+        }
+        let mut writer = csv::WriterBuilder::new()
+            .has_headers(self.whole_bytes == 0)
+            .from_writer(Vec::new());
+        writer.serialize(record)?;
+        let row = writer.into_inner()?;
+        // In one write: a reader never sees half a row of a harness that is still running.
+        let written = self
+            .runs
+            .write_all(&row)
+            .and_then(|()| self.runs.sync_data());
+        if let Err(error) = written {
+            // A full disk may have taken the row's beginning.
+            let _ = self.runs.set_len(self.whole_bytes);
+            return Err(error).with_context(what_stays);
+        }
+        self.whole_bytes += row.len() as u64;
+        Ok(())
+    }
+}
+
+/// Every whole row of a folder of results. Nobody is kept from writing meanwhile.
+pub fn read_runs(folder: &Path) -> anyhow::Result<Vec<Record>> {
+    let path = match folder.is_file() {
+        true => folder.to_owned(),
+        false => runs_path(folder),
+    };
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("{}: no results can be read there", path.display()))?;
+    let records = parse(whole_rows(&bytes), &path)?;
+    ensure!(
+        !records.is_empty(),
+        "{}: nothing is recorded there yet",
+        path.display()
+    );
+    Ok(records)
+}
+
+/// The timeline of a run, where one was recorded.
+pub fn read_timeline(folder: &Path, run_id: &str) -> anyhow::Result<Vec<Sample>> {
+    let path = timeline_path(folder, run_id);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let rows = csv::Reader::from_path(&path)?.into_deserialize();
+    let rows: Result<Vec<Sample>, _> = rows.collect();
+    rows.with_context(|| format!("{}: is no timeline", path.display()))
+}
+
+/// Takes hold of the folder for as long as this process lives, however it ends.
+fn hold(folder: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(folder).with_context(|| unwritable(folder))?;
+    let path = folder.join(".lock");
+    let mut lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| unwritable(folder))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = lock.read_to_string(&mut holder);
+            bail!(
+                "{}: is held by another harness ({}): wait until it has ended, or choose another folder with --out",
+                folder.display(),
+                holder.trim()
+            );
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("{}: cannot be locked", path.display()));
+        }
+    }
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let holder = format!("process {}, since {now}\n", std::process::id());
+    lock.set_len(0)
+        .and_then(|()| lock.write_all(holder.as_bytes()))
+        .with_context(|| unwritable(folder))?;
+    Ok(lock)
+}
+
+/// What was recorded there before is kept under another name.
+fn set_aside(folder: &Path) -> anyhow::Result<()> {
+    // To the nanosecond: two runs of a tiny manifest may end in one second.
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ");
+    let mut aside = folder.as_os_str().to_owned();
+    aside.push(format!("-until-{now}"));
+    std::fs::rename(folder, &aside)
+        .with_context(|| format!("{}: the results there cannot be moved", folder.display()))?;
+    eprintln!("earlier results are kept in {}", aside.display());
+    Ok(())
+}
+
+fn whole_rows(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|&byte| byte == b'\n');
+    &bytes[..end.map_or(0, |end| end + 1)]
+}
+
+fn parse(bytes: &[u8], path: &Path) -> anyhow::Result<Vec<Record>> {
+    let rows = csv::Reader::from_reader(bytes).into_deserialize();
+    let rows: Result<Vec<Record>, _> = rows.collect();
+    rows.with_context(|| format!("{}: is no record of this version", path.display()))
+}
+
+fn write_timeline(path: &Path, timeline: &[Sample]) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for sample in timeline {
+        let time_seconds = round(sample.time_seconds, 1e4);
+        writer.serialize(Sample {
+            time_seconds,
+            ..*sample
+        })?;
+    }
+    atomic::write(path, writer.into_inner()?)
+}
+
+fn unwritable(path: &Path) -> String {
+    format!("{}: results cannot be written there", path.display())
+}
+
+fn runs_path(folder: &Path) -> PathBuf {
+    folder.join("runs.csv")
+}
+
+fn timeline_path(folder: &Path, run_id: &str) -> PathBuf {
+    folder.join("timelines").join(format!("{run_id}.csv"))
+}
+
+#[cfg(test)]
+mod tests {
+    use lab::{Outcome, Status};
+
+    use super::*;
+
+    fn example(run_id: &str) -> Record {
+        let mut record = Record {
+            run_id: run_id.to_owned(),
+            ..Record::unmeasured()
+        };
+        record.fill(&Outcome::ended(Status::Failed, "a reason, with a comma"));
+        record
+    }
+
+    fn ids(records: &[Record]) -> Vec<&str> {
+        records.iter().map(|record| &*record.run_id).collect()
+    }
+
+    #[test]
+    fn what_was_recorded_is_read_again_and_a_half_row_is_never_read_and_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut results, none) = Results::open(folder.path(), true).unwrap();
+        assert!(none.is_empty());
+        results.append(&example("a"), &[]).unwrap();
+        results.append(&example("b"), &[]).unwrap();
+        drop(results);
+        let path = runs_path(folder.path());
+        let whole = std::fs::read(&path).unwrap();
+        let row = whole.len() - whole_rows(&whole[..whole.len() - 1]).len();
+        for cut in 1..row {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            assert_eq!(ids(&read_runs(folder.path()).unwrap()), ["a"]);
+            let (mut results, rows) = Results::open(folder.path(), true).unwrap();
+            assert_eq!(ids(&rows), ["a"]);
+            results.append(&example("c"), &[]).unwrap();
+            assert_eq!(ids(&read_runs(folder.path()).unwrap()), ["a", "c"]);
+        }
+    }
+
+    #[test]
+    fn a_folder_is_held_by_one_harness_and_the_other_is_told_by_which() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = Results::open(folder.path(), true).unwrap();
+        let refused = Results::open(folder.path(), true).err().unwrap();
+        let said = format!("{refused:#}");
+        let me = format!("process {}, since 2", std::process::id());
+        assert!(said.contains(&me) && said.contains("--out"), "{said}");
+        drop(held);
+        assert!(Results::open(folder.path(), true).is_ok());
+    }
+
+    #[test]
+    fn rows_of_an_older_version_are_read_and_not_mixed_with_new_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.serialize(example("a")).unwrap();
+        let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+        let (header, row) = text.split_once('\n').unwrap();
+        // The first schema ended at `contract_held`, and had no more columns.
+        let old_header = header.split(",host_rss_baseline_bytes").next().unwrap();
+        let extra = header[old_header.len()..].matches(',').count();
+        let mut old_row = row.trim_end().replacen(&SCHEMA.to_string(), "1", 1);
+        for _ in 0..extra {
+            old_row.truncate(old_row.rfind(',').unwrap());
+        }
+        std::fs::write(
+            runs_path(folder.path()),
+            format!("{old_header}\n{old_row}\n"),
+        )
+        .unwrap();
+        assert_eq!(read_runs(folder.path()).unwrap()[0].schema, 1);
+        let refused = Results::open(folder.path(), true).err().unwrap();
+        assert!(format!("{refused:#}").contains("schema 1"), "{refused:#}");
+    }
+}
