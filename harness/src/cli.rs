@@ -215,7 +215,7 @@ pub struct OverheadArgs {
     #[arg(long, default_value = "flex")]
     pub device: DeviceSpec,
     /// Pairs of loads for each experiment
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub pairs: u32,
     /// File of the pairs
     #[arg(

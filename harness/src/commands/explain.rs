@@ -180,7 +180,7 @@ impl Explanation {
         lines.join("\n") + "\n"
     }
 
-    /// What else was held when the sampler saw the most: at most 2 ms from the peak itself.
+    /// What else was held when the sampler saw the most: at most 4 ms from the peak itself.
     fn alive(&self, measure: impl Fn(&Sample) -> u64, peak: u64) -> Vec<String> {
         let Some(sample) = self.timeline.iter().max_by_key(|sample| measure(sample)) else {
             return vec!["  no timeline was recorded".to_owned()];

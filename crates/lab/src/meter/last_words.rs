@@ -22,7 +22,7 @@ pub enum Stage {
     Verify,
 }
 
-/// The last that a worker wrote: at most 2 ms old while it loads.
+/// The last that a worker wrote: at most 4 ms old while it loads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LastWords {
     /// How far it had come.
