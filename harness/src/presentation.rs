@@ -7,6 +7,7 @@ use crate::claims::{Judged, Verdict, judge};
 use crate::manifest::{HostCaps, Manifest};
 use crate::record::Record;
 use crate::results::read_runs;
+use crate::sheet::Sheet;
 use crate::smallest_cap::{self, Found};
 use crate::summary::{self, Line, Spoilt};
 use crate::{atomic, charts, report, table};
@@ -86,12 +87,16 @@ impl Presentation {
 
     /// The tables, for a write-up.
     pub fn markdown(&self) -> String {
-        table::markdown(&self.lines) + &table::smallest_caps_markdown(&self.smallest_caps)
+        let caps = table::smallest_caps(&self.smallest_caps);
+        let caps = caps.iter().map(Sheet::markdown);
+        table::markdown(&self.lines) + &caps.collect::<String>()
     }
 
     /// The tables, for a terminal.
     pub fn terminal(&self) -> String {
-        table::terminal(&self.lines) + &table::smallest_caps_terminal(&self.smallest_caps)
+        let caps = table::smallest_caps(&self.smallest_caps);
+        let caps = caps.iter().map(Sheet::terminal);
+        table::terminal(&self.lines) + &caps.collect::<String>()
     }
 }
 

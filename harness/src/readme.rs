@@ -4,7 +4,7 @@
 //! ```text
 //! <!-- generated: catalogue -->                        the experiments, from their declarations
 //! <!-- generated: table RESULTS DEVICE MODEL -->       a table, from a committed folder of results
-//! <!-- generated: smallest-caps RESULTS -->            what each technique survives in, likewise
+//! <!-- generated: smallest-caps RESULTS DEVICE MODEL -->  what each technique survives in, likewise
 //! <!-- generated: overhead CSV -->                     what measuring costs, likewise
 //! <!-- end generated -->
 //! ```
@@ -16,6 +16,7 @@ use anyhow::{Context, bail};
 
 use crate::commands::overhead;
 use crate::results::read_runs;
+use crate::sheet::Sheet;
 use crate::summary::{Spoilt, summarise};
 use crate::{atomic, registry, smallest_cap, table};
 
@@ -67,9 +68,16 @@ fn part(what: &str, root: &Path) -> anyhow::Result<String> {
             Ok(table::markdown(&wanted.collect::<Vec<_>>()))
         }
         ["overhead", pairs] => overhead::markdown(&root.join(pairs)),
-        ["smallest-caps", results] => {
-            let found = smallest_cap::found(&read_runs(&root.join(results))?);
-            Ok(table::smallest_caps_markdown(&found))
+        ["smallest-caps", results, device, model] => {
+            let mut found = smallest_cap::found(&read_runs(&root.join(results))?);
+            found.retain(|found| {
+                let c = &found.configuration;
+                c.device == device && c.model == model
+            });
+            let mut sheets = table::smallest_caps(&found);
+            // How runs ended is a sentence each, and stands in the report.
+            sheets.iter_mut().for_each(Sheet::drop_last_column);
+            Ok(sheets.iter().map(Sheet::markdown).collect())
         }
         _ => bail!("no part is called `{what}`"),
     }

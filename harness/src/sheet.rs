@@ -40,6 +40,14 @@ pub fn numbers(name: impl Into<String>) -> Column {
 }
 
 impl Sheet {
+    /// Leaves out what is too much in its place.
+    pub fn drop_last_column(&mut self) {
+        self.columns.pop();
+        for row in &mut self.rows {
+            row.pop();
+        }
+    }
+
     /// For a terminal.
     pub fn terminal(&self) -> String {
         let mut table = Table::new();

@@ -232,14 +232,8 @@ fn caps_sheet(scene: &[&Found]) -> Sheet {
     }
 }
 
-/// For the terminal.
-pub fn smallest_caps_terminal(found: &[Found]) -> String {
+/// A table for each scene; how runs ended stands in the last column.
+pub fn smallest_caps(found: &[Found]) -> Vec<Sheet> {
     let scenes = caps_by_scene(found).into_iter();
-    scenes.map(|scene| caps_sheet(&scene).terminal()).collect()
-}
-
-/// For a write-up.
-pub fn smallest_caps_markdown(found: &[Found]) -> String {
-    let scenes = caps_by_scene(found).into_iter();
-    scenes.map(|scene| caps_sheet(&scene).markdown()).collect()
+    scenes.map(|scene| caps_sheet(&scene)).collect()
 }

@@ -216,6 +216,14 @@ fn a_recorded_run_is_explained_in_words() {
     ] {
         assert!(said.contains(expected), "{said}\nshould contain {expected}");
     }
+    // Without a folder, the newest results are looked through.
+    let output = place.run(&["run", "m.toml", "--machine", "box", "--only", "naive"]);
+    assert!(output.status.success());
+    let said = String::from_utf8(place.run(&["explain", "naive"]).stdout).unwrap();
+    assert!(
+        said.contains("recorded in results/box/m/runs.csv"),
+        "{said}"
+    );
     let output = place.run(&["explain", "naiv"]);
     assert_eq!(output.status.code(), Some(2));
     let output = place.run(&["explain", "sequential", "--results", "out"]);
@@ -225,6 +233,29 @@ fn a_recorded_run_is_explained_in_words() {
         said.contains("no such run of sequential ended ok in out"),
         "{said}"
     );
+}
+
+#[test]
+fn what_measuring_costs_is_told_in_pairs_of_loads() {
+    let place = Place::new();
+    let output = place.run(&[
+        "overhead",
+        "--size",
+        TINY,
+        "--pairs",
+        "2",
+        "--out",
+        "pairs.csv",
+    ]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(said.contains("What measuring costs: flex"), "{said}");
+    let pairs = std::fs::read_to_string(place.path().join("pairs.csv")).unwrap();
+    assert_eq!(pairs.lines().count(), 1 + 2 * 2, "{pairs}");
 }
 
 #[test]

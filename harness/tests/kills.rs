@@ -164,6 +164,43 @@ fn a_worker_that_is_killed_is_a_row_with_the_reason_and_the_runs_go_on() {
 }
 
 #[test]
+fn a_killed_preparation_is_made_anew_and_what_it_left_is_cleared_away() {
+    let place = Place::new();
+    let prepare = ["prepare", "--size", "small", "--format", "safetensors"];
+    let mut harness = place
+        .command(&prepare)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let folder = place.path().join("checkpoints/small-f32");
+    let names = || {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.collect::<Vec<_>>()
+    };
+    let began = Instant::now();
+    while names().is_empty() {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "nothing is prepared"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    kill(harness.id());
+    harness.wait().unwrap();
+    let left = names();
+    assert!(
+        left.len() == 1 && left[0].starts_with(".partial-"),
+        "{left:?}"
+    );
+
+    assert!(place.run(&prepare).status.success());
+    let mut made = names();
+    made.sort();
+    assert_eq!(made, ["digests.json", "model.safetensors"]);
+}
+
+#[test]
 fn a_full_disk_ends_the_harness_with_every_whole_row_kept() {
     let place = Place::new();
     place.manifest("repeats = 10");
