@@ -34,7 +34,7 @@ fn markdown(presentation: &Presentation, charts: &[String]) -> String {
     }
     let contracts = contracts_sheet(&presentation.lines);
     if !contracts.rows.is_empty() {
-        out += "## Memory contracts\n\nEach technique promises peaks; every run is held against them.\n\n";
+        out += "## Memory contracts\n\nEach technique promises peaks; every run is held against them. The phase is that in which the peak was set.\n\n";
         out += &contracts.markdown();
     }
     out += "## Measured\n\nMedians of runs in fresh processes, and multiples of the model's bytes.\n\n";
@@ -161,12 +161,15 @@ fn contracts_sheet(lines: &[Line]) -> Sheet {
             let share = share.map(|(peak, contract)| 100.0 * peak.max / contract as f64);
             share.map_or(ABSENT.to_owned(), |share| format!("{share:.1} %"))
         };
+        let phase = |phase: &Option<String>| phase.clone().unwrap_or(ABSENT.to_owned());
         let kept = line.judged_contracts - line.broken_contracts;
         vec![
             line.configuration.label(),
             format!("{kept}/{}", line.judged_contracts),
             of_contract(line.host_heap_peak_bytes, line.host_contract_bytes),
+            phase(&line.host_peak_phase),
             of_contract(line.device_in_use_peak_bytes, line.device_contract_bytes),
+            phase(&line.device_peak_phase),
         ]
     });
     Sheet {
@@ -175,7 +178,9 @@ fn contracts_sheet(lines: &[Line]) -> Sheet {
             words("configuration"),
             numbers("kept"),
             numbers("host heap, of what is promised"),
+            words("set in phase"),
             numbers("device, of what is promised"),
+            words("set in phase"),
         ],
         rows: rows.collect(),
         remarks: Vec::new(),

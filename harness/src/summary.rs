@@ -76,6 +76,9 @@ pub struct Line {
     pub spoilt_by: Option<String>,
     /// The measures are those of spoilt runs: there are no others.
     pub is_spoilt: bool,
+    /// Phases in which the peaks of the median run were set.
+    pub host_peak_phase: Option<String>,
+    pub device_peak_phase: Option<String>,
     /// Of the clean runs, and of those that may be spoilt.
     pub load_samples_seconds: Vec<f64>,
     pub spoilt_load_samples_seconds: Vec<f64>,
@@ -217,6 +220,8 @@ fn line(configuration: Configuration, rows: &[&Record], count_spoilt: Spoilt) ->
         spoilt: spoilt.len(),
         spoilt_by: spoilt.first().and_then(|row| row.spoilt_by.clone()),
         is_spoilt,
+        host_peak_phase: median_run.and_then(|row| row.host_peak_phase.clone()),
+        device_peak_phase: median_run.and_then(|row| row.device_peak_phase.clone()),
         load_samples_seconds: samples(&clean),
         spoilt_load_samples_seconds: samples(&spoilt),
         load_seconds: seconds(|row| row.load_seconds),
@@ -259,6 +264,8 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
         "runs",
         "ok",
         "spoilt",
+        "host_peak_phase",
+        "device_peak_phase",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -286,6 +293,8 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
             line.runs.to_string(),
             line.ok.to_string(),
             line.spoilt.to_string(),
+            line.host_peak_phase.clone().unwrap_or_default(),
+            line.device_peak_phase.clone().unwrap_or_default(),
         ];
         for (name, measure) in MEASURES {
             let Some(spread) = measure(line) else {

@@ -6,7 +6,8 @@
 //!      └─load(&Run<B>)─▶ Gpt2<B>          Run: device, dtype, checkpoint, reads, uploads, phases
 //!                                          Recorder: what was held while it loaded
 //!  worker::execute(RunSpec) ─▶ Outcome    one run, in a process of its own: open the device, warm up,
-//!                                          set the cache state, load, read the marks, verify
+//!        │                                 set host cap and cache state, load, read the marks, verify
+//!        └─▶ LastWords                    what it is doing, on disk, should it be ended
 //! ```
 //!
 //! An experiment is generic over [`Platform`], a Burn backend with what Burn does not forward: the
