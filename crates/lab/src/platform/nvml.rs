@@ -12,7 +12,7 @@ use crate::meter::ReadBytes;
 /// The processes of one GPU. The library numbers processes as the host does, which in a container are not the
 /// numbers that the processes know: so this one is the one that comes when its device is opened.
 pub(super) struct Processes {
-    library: Arc<Nvml>,
+    nvml: Arc<Nvml>,
     pci_bus_id: String,
     before: Vec<u32>,
     own: Option<u32>,
@@ -21,14 +21,14 @@ pub(super) struct Processes {
 impl Processes {
     /// Looks before the device is opened. By its bus, for CUDA and the library may number GPUs differently.
     pub fn watch(pci_bus_id: &str) -> Option<Processes> {
-        let library = Arc::new(Nvml::init().ok()?);
+        let nvml = Arc::new(Nvml::init().ok()?);
         let mut processes = Processes {
-            library,
+            nvml,
             pci_bus_id: pci_bus_id.to_owned(),
             before: Vec::new(),
             own: None,
         };
-        let before = used_by_process(&processes.library, pci_bus_id)?;
+        let before = used_by_process(&processes.nvml, pci_bus_id)?;
         processes.before = before.into_iter().map(|(process, _)| process).collect();
         Some(processes)
     }
@@ -36,7 +36,7 @@ impl Processes {
 
 impl DriverView for Processes {
     fn read_own(&mut self) -> Option<ReadBytes> {
-        let now = used_by_process(&self.library, &self.pci_bus_id)?;
+        let now = used_by_process(&self.nvml, &self.pci_bus_id)?;
         let known = std::process::id();
         let mut new = now
             .iter()
@@ -48,7 +48,7 @@ impl DriverView for Processes {
         };
         let (own, at_first) = (own.0, own.1?);
         self.own = Some(own);
-        let (library, bus) = (Arc::clone(&self.library), self.pci_bus_id.clone());
+        let (library, bus) = (Arc::clone(&self.nvml), self.pci_bus_id.clone());
         Some(Box::new(move || {
             let now = used_by_process(&library, &bus)?;
             let (_, bytes) = now.into_iter().find(|(process, _)| *process == own)?;
@@ -57,7 +57,7 @@ impl DriverView for Processes {
     }
 
     fn others(&self) -> Option<String> {
-        let now = used_by_process(&self.library, &self.pci_bus_id)?;
+        let now = used_by_process(&self.nvml, &self.pci_bus_id)?;
         let is_other = |process: &u32| match self.own {
             Some(own) => *process != own,
             None => self.before.contains(process),
