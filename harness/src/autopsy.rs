@@ -148,7 +148,6 @@ mod tests {
             stderr: "llvmpipe: something\n\n".to_owned(),
             last_words: Some(LastWords {
                 stage: Stage::Load,
-                host_heap_peak_bytes: None,
                 sample: Some(Sample {
                     time_seconds: 0.5,
                     phase: Phase::Upload,

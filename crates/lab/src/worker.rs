@@ -93,7 +93,6 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
         if let Some(diary) = &diary {
             diary.write(&LastWords {
                 stage,
-                host_heap_peak_bytes: None,
                 sample: None,
             });
         }

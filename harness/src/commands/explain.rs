@@ -116,28 +116,18 @@ impl Explanation {
             run.load_seconds
                 .map_or("an unknown time".to_owned(), units::seconds)
         )];
-        lines.push(String::new());
-        if let Some(peak) = run.host_heap_peak_bytes {
-            lines.push(format!(
-                "host heap: {} at the peak, exact, set in phase {}",
-                of_model(peak, model),
-                run.host_peak_phase.as_deref().unwrap_or("unknown")
-            ));
-            let at_peak = |sample: &Sample| sample.host_heap_bytes.unwrap_or(0);
-            lines.extend(self.alive(at_peak, peak));
-            lines.extend(excess("host heap", peak, run.host_contract_bytes));
-        }
-        if let Some(peak) = run.device_in_use_peak_bytes {
-            lines.push(String::new());
-            lines.push(format!(
-                "device in use: {} at the peak, read after every upload, set in phase {}",
-                of_model(peak, model),
-                run.device_peak_phase.as_deref().unwrap_or("unknown")
-            ));
-            let at_peak = |sample: &Sample| sample.device_in_use_bytes.unwrap_or(0);
-            lines.extend(self.alive(at_peak, peak));
-            lines.extend(excess("device", peak, run.device_contract_bytes));
-        }
+        lines.extend(self.peak(
+            ("host heap", "exact"),
+            run.host_heap_peak_bytes.zip(run.host_contract_bytes),
+            run.host_peak_phase.as_deref(),
+            |sample| sample.host_heap_bytes.unwrap_or(0),
+        ));
+        lines.extend(self.peak(
+            ("device in use", "read after every upload"),
+            run.device_in_use_peak_bytes.zip(run.device_contract_bytes),
+            run.device_peak_phase.as_deref(),
+            |sample| sample.device_in_use_bytes.unwrap_or(0),
+        ));
         lines.push(String::new());
         lines.push("over the whole load:".to_owned());
         let peaks = [
@@ -180,6 +170,28 @@ impl Explanation {
         lines.join("\n") + "\n"
     }
 
+    /// One kind of memory: its peak with the contract, the phase that set it, and what was alive then.
+    fn peak(
+        &self,
+        (what, how): (&str, &str),
+        peak_and_contract_bytes: Option<(u64, u64)>,
+        phase: Option<&str>,
+        measure: fn(&Sample) -> u64,
+    ) -> Vec<String> {
+        let Some((peak, contract)) = peak_and_contract_bytes else {
+            return Vec::new();
+        };
+        let of_model = of_model(peak, self.run.model_bytes);
+        let phase = phase.unwrap_or("unknown");
+        let mut lines = vec![
+            String::new(),
+            format!("{what}: {of_model} at the peak, {how}, set in phase {phase}"),
+        ];
+        lines.extend(self.alive(measure, peak));
+        lines.push(excess(what, peak, contract));
+        lines
+    }
+
     /// What else was held when the sampler saw the most: at most 4 ms from the peak itself.
     fn alive(&self, measure: impl Fn(&Sample) -> u64, peak: u64) -> Vec<String> {
         let Some(sample) = self.timeline.iter().max_by_key(|sample| measure(sample)) else {
@@ -215,16 +227,15 @@ fn of_model(bytes: u64, model_bytes: u64) -> String {
     format!("{} ({times:.2}×)", units::bytes(bytes))
 }
 
-fn excess(what: &str, peak: u64, contract: Option<u64>) -> Option<String> {
-    let contract = contract?;
+fn excess(what: &str, peak: u64, contract: u64) -> String {
     let apart = units::bytes(peak.abs_diff(contract));
     let promised = units::bytes(contract);
-    Some(match peak > contract {
+    match peak > contract {
         true => format!("  the contract promised {promised} of {what}: broken, by {apart}"),
         false => {
             format!("  the contract promises {promised} of {what}: kept, with {apart} to spare")
         }
-    })
+    }
 }
 
 #[cfg(test)]

@@ -27,8 +27,6 @@ pub enum Stage {
 pub struct LastWords {
     /// How far it had come.
     pub stage: Stage,
-    /// The most bytes of heap that were live at once so far, above the baseline.
-    pub host_heap_peak_bytes: Option<u64>,
     /// What it held last; `None` before the load.
     pub sample: Option<Sample>,
 }
@@ -84,7 +82,6 @@ mod tests {
         let diary = Diary::open(file.path()).unwrap();
         let longest = LastWords {
             stage: Stage::Load,
-            host_heap_peak_bytes: Some(u64::MAX),
             sample: Some(Sample {
                 time_seconds: 1.0 / 3.0,
                 phase: Phase::Materialise,
@@ -100,7 +97,6 @@ mod tests {
         assert_eq!(read.sample, longest.sample);
         let shorter = LastWords {
             stage: Stage::Verify,
-            host_heap_peak_bytes: None,
             sample: None,
         };
         diary.write(&shorter);

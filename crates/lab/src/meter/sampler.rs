@@ -191,9 +191,6 @@ impl Sampling {
         if let Some(diary) = &self.diary {
             diary.write(&LastWords {
                 stage: Stage::Load,
-                host_heap_peak_bytes: self
-                    .heap_baseline
-                    .map(|baseline| CountingAllocator::peak_bytes().saturating_sub(baseline)),
                 sample: Some(sample),
             });
         }
