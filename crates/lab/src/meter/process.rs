@@ -28,6 +28,19 @@ impl ProcessMemory {
         Reader::open()?.read()
     }
 
+    /// The larger of each measure.
+    pub(super) fn highest(self, other: ProcessMemory) -> ProcessMemory {
+        ProcessMemory {
+            rss_bytes: self.rss_bytes.max(other.rss_bytes),
+            rss_peak_bytes: self.rss_peak_bytes.max(other.rss_peak_bytes),
+            anon_bytes: self.anon_bytes.max(other.anon_bytes),
+            file_bytes: self.file_bytes.max(other.file_bytes),
+            shared_bytes: self.shared_bytes.max(other.shared_bytes),
+            swap_bytes: self.swap_bytes.max(other.swap_bytes),
+            data_bytes: self.data_bytes.max(other.data_bytes),
+        }
+    }
+
     /// Starts the high-water mark of the resident set over from its present value. Says whether the
     /// kernel did so.
     pub fn reset_peak() -> bool {

@@ -80,8 +80,10 @@ pub(crate) struct Recorder {
 #[derive(Default)]
 struct Baseline {
     heap_bytes: u64,
-    /// `None` where the kernel's mark could not be read or reset.
+    /// `None` where the kernel tells nothing.
     process: Option<ProcessMemory>,
+    /// Whether the kernel's mark of the resident set was reset.
+    is_rss_peak_reset: bool,
     device: Option<DeviceMemory>,
     bytes_read: Option<u64>,
 }
@@ -92,6 +94,8 @@ struct Marks {
     in_use_peak: Option<(u64, Phase)>,
     in_use: Option<u64>,
     reserved_peak: Option<u64>,
+    /// The most that was seen at a mark where something was about to be let go.
+    process: ProcessMemory,
 }
 
 impl Recorder {
@@ -107,7 +111,7 @@ impl Recorder {
         let (driver, diary) = (instruments.read_driver, instruments.diary);
         let sampler = process
             .and_then(|baseline| Sampler::start(Arc::clone(&shared), baseline, driver, diary));
-        let process = process.filter(|_| ProcessMemory::reset_peak());
+        let is_rss_peak_reset = ProcessMemory::reset_peak();
         let bytes_read = ProcessMemory::bytes_read();
         CountingAllocator::reset_peak();
         let recorder = Recorder {
@@ -117,6 +121,7 @@ impl Recorder {
             baseline: Baseline {
                 heap_bytes: CountingAllocator::current_bytes(),
                 process,
+                is_rss_peak_reset,
                 device,
                 bytes_read,
             },
@@ -142,9 +147,17 @@ impl Recorder {
         }
     }
 
-    /// Reads the marks of the phase that ends, and begins another.
+    /// Reads the marks of the phase that ends, and begins another. Before something is dropped the process's
+    /// pages are read, too: the sampler, which may not get a CPU in time, could miss what was held last.
     pub fn enter(&self, phase: Phase) {
         self.mark();
+        if phase == Phase::Drop
+            && self.read_device.is_some()
+            && let Some(now) = ProcessMemory::now()
+        {
+            let mut marks = self.marks.borrow_mut();
+            marks.process = marks.process.highest(now);
+        }
         self.shared.set_phase(phase);
     }
 
@@ -179,23 +192,32 @@ impl Recorder {
         let sampled = self.sampler.and_then(Sampler::stop);
         let marks = self.marks.into_inner();
         let counting = CountingAllocator::is_installed();
+        let highest = sampled
+            .as_ref()
+            .map(|sampled| sampled.highest.highest(marks.process));
+        let above = |measure: fn(ProcessMemory) -> u64| {
+            let (highest, before) = highest.zip(self.baseline.process)?;
+            Some(measure(highest).saturating_sub(measure(before)))
+        };
+        let is_reset = self.baseline.is_rss_peak_reset;
+        let marked = self.baseline.process.filter(|_| is_reset);
         Peaks {
             load_seconds,
-            rss_baseline_bytes: self.baseline.process.map(|process| process.rss_bytes),
+            rss_baseline_bytes: marked.map(|process| process.rss_bytes),
             heap_peak_bytes: marks
                 .heap_peak
                 .filter(|_| counting)
                 .map(|(bytes, _)| bytes - self.baseline.heap_bytes),
-            rss_peak_bytes: process.zip(self.baseline.process).map(|(now, before)| {
+            rss_peak_bytes: process.zip(marked).map(|(now, before)| {
                 // The kernel's mark lags behind by up to 64 pages of each CPU; what was sampled does not.
-                let seen = sampled.as_ref().map_or(0, |sampled| sampled.rss_peak_bytes);
+                let seen = highest.map_or(0, |highest| highest.rss_bytes);
                 let peak = now.rss_peak_bytes.max(seen);
                 peak.saturating_sub(before.rss_bytes)
             }),
-            anon_peak_bytes: sampled.as_ref().map(|sampled| sampled.anon_peak_bytes),
-            file_peak_bytes: sampled.as_ref().map(|sampled| sampled.file_peak_bytes),
-            shared_peak_bytes: sampled.as_ref().map(|sampled| sampled.shared_peak_bytes),
-            swap_peak_bytes: sampled.as_ref().map(|sampled| sampled.swap_peak_bytes),
+            anon_peak_bytes: above(|memory| memory.anon_bytes),
+            file_peak_bytes: above(|memory| memory.file_bytes),
+            shared_peak_bytes: above(|memory| memory.shared_bytes),
+            swap_peak_bytes: highest.map(|highest| highest.swap_bytes),
             cgroup_peak_bytes,
             driver_peak_bytes: sampled
                 .as_ref()

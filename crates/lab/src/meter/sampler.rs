@@ -59,15 +59,10 @@ impl Shared {
     }
 }
 
-/// What the samples amount to, above the baseline.
+/// What the samples amount to.
 pub(super) struct Sampled {
-    pub anon_peak_bytes: u64,
-    pub file_peak_bytes: u64,
-    pub shared_peak_bytes: u64,
-    /// Not above the baseline: the highest resident set seen.
-    pub rss_peak_bytes: u64,
-    /// Not above the baseline: the most of the process that lay in swap.
-    pub swap_peak_bytes: u64,
+    /// The highest of each measure, the baseline included.
+    pub highest: ProcessMemory,
     /// What the driver held for the process, where it can tell.
     pub driver_peak_bytes: Option<u64>,
     pub timeline: Vec<Sample>,
@@ -127,18 +122,14 @@ impl Sampling {
     fn run(mut self) -> Sampled {
         let start = Instant::now();
         let mut period = PERIOD;
-        let mut peak = ProcessMemory::default();
+        let mut highest = ProcessMemory::default();
         let mut driver = None;
         self.shared.is_sampling.store(true, Release);
         for number in 0.. {
             // The order matters: the last sample is taken after the load has ended.
             let stop = self.shared.stop.load(Relaxed);
             if let Some(memory) = self.reader.read() {
-                peak.rss_bytes = peak.rss_bytes.max(memory.rss_bytes);
-                peak.anon_bytes = peak.anon_bytes.max(memory.anon_bytes);
-                peak.file_bytes = peak.file_bytes.max(memory.file_bytes);
-                peak.shared_bytes = peak.shared_bytes.max(memory.shared_bytes);
-                peak.swap_bytes = peak.swap_bytes.max(memory.swap_bytes);
+                highest = highest.highest(memory);
                 if self.samples.len() == CAPACITY {
                     let mut keep = false;
                     self.samples.retain(|_| {
@@ -162,11 +153,7 @@ impl Sampling {
             std::thread::sleep(period);
         }
         Sampled {
-            anon_peak_bytes: peak.anon_bytes.saturating_sub(self.baseline.anon_bytes),
-            file_peak_bytes: peak.file_bytes.saturating_sub(self.baseline.file_bytes),
-            shared_peak_bytes: peak.shared_bytes.saturating_sub(self.baseline.shared_bytes),
-            rss_peak_bytes: peak.rss_bytes,
-            swap_peak_bytes: peak.swap_bytes,
+            highest,
             driver_peak_bytes: driver,
             timeline: thin(&self.samples),
         }
