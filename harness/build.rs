@@ -6,10 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// The crates whose versions decide what is measured.
-const VERSIONED: [&str; 9] = [
+const VERSIONED: [&str; 10] = [
     "burn",
     "burn-cuda",
     "burn-flex",
+    "burn-store",
     "burn-wgpu",
     "cubecl",
     "cudarc",
@@ -34,7 +35,7 @@ fn read(path: &str) -> toml::Table {
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// `&[Registered::of::<init_only::InitOnly>(), …]` for every dependency under `experiments/`.
+/// `[Registered::of::<init_only::InitOnly>(), …]` for every dependency under `experiments/`.
 fn registry() -> String {
     let manifest = read("Cargo.toml");
     let dependencies = manifest["dependencies"]
@@ -53,7 +54,7 @@ fn registry() -> String {
             writeln!(entries, "    Registered::of::<{module}::{unit}>(),").expect("a string grows");
         }
     }
-    format!("&[\n{entries}]\n")
+    format!("[\n{entries}]\n")
 }
 
 /// `&[("burn", "0.21.0"), …, ("rustc", "1.95.0 …")]`

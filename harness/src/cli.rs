@@ -49,6 +49,9 @@ pub enum Command {
     /// Compute a checkpoint's reference logits
     #[command(hide = true)]
     Reference(ReferenceArgs),
+    /// Make a checkpoint in a format that is made of another
+    #[command(hide = true)]
+    Derive(DeriveArgs),
 }
 
 /// Where checkpoints are kept.
@@ -240,6 +243,18 @@ pub struct ReadmeArgs {
     /// The file to bring up to date
     #[arg(default_value = "README.md")]
     pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DeriveArgs {
+    #[arg(long)]
+    pub checkpoint: PathBuf,
+    #[arg(long)]
+    pub size: Size,
+    #[arg(long)]
+    pub format: Format,
+    #[arg(long)]
+    pub to: PathBuf,
 }
 
 #[derive(Debug, Args)]

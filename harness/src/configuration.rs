@@ -15,6 +15,8 @@ pub struct Configuration {
     pub host_cap_bytes: Option<u64>,
     /// Which weights were loaded.
     pub checkpoint: Option<String>,
+    /// What the technique was tuned with.
+    pub tuning: Option<String>,
 }
 
 /// The code that made a run: its commit, and whether the sources differed from it.
@@ -45,6 +47,7 @@ impl Record {
             cache: self.cache.clone(),
             host_cap_bytes: self.host_cap_bytes,
             checkpoint: self.checkpoint.clone(),
+            tuning: self.tuning.clone(),
         }
     }
 

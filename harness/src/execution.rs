@@ -200,6 +200,7 @@ impl Execution<'_> {
             size: run.size,
             device: run.device.spec,
             dtype: run.dtype,
+            tuning: run.tuning.into(),
             cache: run.cache,
             checkpoint: None,
             digests: None,
@@ -266,6 +267,8 @@ impl Execution<'_> {
             host_cap_bytes: cap_bytes,
             host_cap_mechanism: cap_bytes.and_then(|_| self.executor.caps().mechanism()),
             checkpoint: ready.map(|ready| ready.identity),
+            tuning: run.tuning_words(),
+            framework: Some(machine::framework()),
             ..Record::unmeasured()
         }
     }

@@ -74,6 +74,12 @@ impl Machine {
     }
 }
 
+/// What loads in this program: `burn 0.21.0`.
+pub fn framework() -> String {
+    let version = VERSIONS.iter().find(|(name, _)| *name == "burn");
+    format!("burn {}", version.map_or("", |(_, version)| version))
+}
+
 /// What enforces host caps, and what it counts.
 pub fn describe_caps(caps: &HostCaps) -> String {
     match (caps, caps.mechanism()) {

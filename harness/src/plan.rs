@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use lab::{BackendKind, CacheState, DeviceReport, Footprint, MemoryModel, Reads, Registered};
+use lab::{
+    BackendKind, CacheState, DeviceReport, Footprint, MemoryModel, Reads, Registered, Tuning,
+};
 
 use crate::configuration::Code;
 use crate::host_cap::HostCap;
@@ -20,6 +22,7 @@ pub struct Planned {
     pub dtype: Dtype,
     pub cache: CacheState,
     pub host_cap: HostCap,
+    pub tuning: Tuning,
     pub repeat: u32,
     /// Runs forward on a device whose kernels are compiled in software: once per device, size and dtype.
     pub forward_in_software: bool,
@@ -40,9 +43,16 @@ impl Planned {
         } else {
             ""
         };
+        let name = self.experiment.name.replace(':', "-");
+        let tuning = self
+            .tuning_words()
+            .filter(|_| self.tuning != Tuning::default());
+        let tuning = tuning.map_or(String::new(), |words| {
+            format!("_{}", words.replace([' ', '='], "-"))
+        });
         format!(
-            "{}_{}_{device}_{}_{}{cap}_{}{commit}{dirty}",
-            self.experiment.name, self.size, self.dtype, self.cache, self.repeat
+            "{name}_{}_{device}_{}_{}{cap}{tuning}_{}{commit}{dirty}",
+            self.size, self.dtype, self.cache, self.repeat
         )
     }
 
@@ -66,7 +76,7 @@ impl Planned {
     pub fn format(&self, state_dict: Format) -> Option<Format> {
         match self.experiment.reads {
             Reads::StateDict => Some(state_dict),
-            Reads::PerTensor => Some(Format::PerTensor),
+            Reads::Only(format) => Some(format),
             Reads::Nothing => None,
         }
     }
@@ -74,7 +84,17 @@ impl Planned {
     /// The model's footprint. The device's limit is not known before it is opened; the whole tensor is an
     /// upper bound of a shard.
     pub fn footprint(&self) -> Footprint {
-        Footprint::new(&self.size.config(), self.dtype, None)
+        Footprint::new(&self.size.config(), self.dtype, None, self.tuning)
+    }
+
+    /// What of the tuning it heeds, for records.
+    pub fn tuning_words(&self) -> Option<String> {
+        self.tuning.describe(self.experiment.tuned_by)
+    }
+
+    /// Whether the experiment makes sense on this device, for this dtype; the reason where it does not.
+    pub fn applies(&self) -> Result<(), &'static str> {
+        self.experiment.applies(self.memory_model(), self.dtype)
     }
 
     /// Whose memory the device has.
@@ -100,7 +120,7 @@ impl Planned {
                 self.device.spec
             ));
         }
-        if let Err(reason) = (self.experiment.applies)(self.memory_model()) {
+        if let Err(reason) = self.applies() {
             return Some(reason.to_owned());
         }
         let contract = (self.experiment.contract)(self.memory_model(), self.footprint());
@@ -146,16 +166,31 @@ pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
         let place = |run: &Planned| crate::registry::position(run.experiment.name);
         runs.sort_by_key(|run| (run.size.config().parameters(), run.device.spec, place(run)));
     }
+    leave_out_inapplicable(&mut runs);
     let mut forwarded = HashSet::new();
     let is_free = |run: &Planned| run.host_cap == HostCap::None;
     let any_is_free = runs.iter().any(is_free);
     for run in &mut runs {
-        let loads = run.experiment.reads != Reads::Nothing;
+        let loads = run.experiment.reads != Reads::Nothing && !run.experiment.is_floor;
         // Compiling takes memory, too: not under a cap, if there are runs without.
         let may = loads && (is_free(run) || !any_is_free);
-        run.forward_in_software = may && forwarded.insert((run.device.spec, run.size, run.dtype));
+        // Other weights than the checkpoint's compute other logits: each of them once.
+        let kept = run.experiment.keeps(run.memory_model(), run.dtype);
+        run.forward_in_software =
+            may && forwarded.insert((run.device.spec, run.size, run.dtype, kept));
     }
     runs
+}
+
+/// What makes no sense on a device or for a dtype is left out, if the experiment is run on another: only what
+/// would not be run at all becomes a row that says why.
+fn leave_out_inapplicable(runs: &mut Vec<Planned>) {
+    let applicable: HashSet<&str> = runs
+        .iter()
+        .filter(|run| run.applies().is_ok())
+        .map(|run| run.experiment.name)
+        .collect();
+    runs.retain(|run| run.applies().is_ok() || !applicable.contains(run.experiment.name));
 }
 
 /// One repeat of everything that is to be run at one size.
@@ -188,6 +223,7 @@ fn matrix_of(
                         dtype,
                         cache,
                         host_cap,
+                        tuning: manifest.tuning,
                         repeat,
                         forward_in_software: false,
                     }));

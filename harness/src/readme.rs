@@ -85,9 +85,10 @@ fn part(what: &str, root: &Path) -> anyhow::Result<String> {
 
 fn catalogue() -> String {
     let mut out = String::from("| experiment | what it does |\n| --- | --- |\n");
-    for experiment in registry::EXPERIMENTS {
-        let (name, summary) = (experiment.name, experiment.summary);
-        writeln!(out, "| [{name}](experiments/{name}) | {summary} |").expect("a string grows");
+    for experiment in registry::all() {
+        let (name, folder) = (experiment.name, experiment.experiment);
+        let summary = experiment.summary;
+        writeln!(out, "| [{name}](experiments/{folder}) | {summary} |").expect("a string grows");
     }
     out
 }

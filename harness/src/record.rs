@@ -4,10 +4,10 @@ use lab::{CapMechanism, Outcome, Status};
 use serde::{Deserialize, Serialize};
 
 /// Raised when columns come, go, or change their meaning.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// One run. The fields are the columns of `runs.csv`, in this order: integer bytes, seconds, empty for
-/// what could not be measured. The last ones came with the second schema, and are empty in records of the first.
+/// what could not be measured. The last ones came with later schemas, and are empty in records of earlier ones.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     pub schema: u32,
@@ -68,6 +68,14 @@ pub struct Record {
     /// Which weights: the digest of the tensors' digests, or how they were made.
     #[serde(default)]
     pub checkpoint: Option<String>,
+    /// What the technique worked with, of the manifest's `[tuning]`.
+    #[serde(default)]
+    pub tuning: Option<String>,
+    /// What loaded it: a framework and its version.
+    #[serde(default)]
+    pub framework: Option<String>,
+    #[serde(default)]
+    pub logits_error: Option<f64>,
 }
 
 impl Record {
@@ -122,6 +130,9 @@ impl Record {
             major_faults: None,
             spoilt_by: None,
             checkpoint: None,
+            tuning: None,
+            framework: None,
+            logits_error: None,
         }
     }
 
@@ -133,6 +144,7 @@ impl Record {
         self.resident_fraction = outcome.resident_fraction.map(|value| round(value, 1e4));
         self.load_seconds = outcome.load_seconds.map(|value| round(value, 1e6));
         self.first_forward_seconds = outcome.first_forward_seconds.map(|value| round(value, 1e6));
+        self.logits_error = outcome.logits_error;
         self.host_heap_peak_bytes = outcome.host_heap_peak_bytes;
         self.host_rss_peak_bytes = outcome.host_rss_peak_bytes;
         self.host_anon_peak_bytes = outcome.host_anon_peak_bytes;
@@ -192,7 +204,7 @@ mod tests {
             device_reserved_peak_bytes,device_driver_peak_bytes,device_peak_phase,bytes_read,\
             host_contract_bytes,device_contract_bytes,contract_held,\
             host_rss_baseline_bytes,host_cgroup_peak_bytes,host_cap_mechanism,\
-            device_pool_used_peak_bytes,device_pool_reserved_peak_bytes,major_faults,spoilt_by,checkpoint";
+            device_pool_used_peak_bytes,device_pool_reserved_peak_bytes,major_faults,spoilt_by,checkpoint,tuning,framework,logits_error";
         assert_eq!(text.lines().next(), Some(expected));
     }
 

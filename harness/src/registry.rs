@@ -1,22 +1,31 @@
 //! The experiments, as `build.rs` finds them among this crate's dependencies.
 
+use std::sync::LazyLock;
+
 use lab::Registered;
 
-/// Every experiment, in the order of tables and charts.
-pub const EXPERIMENTS: &[Registered] = include!(concat!(env!("OUT_DIR"), "/registry.rs"));
+/// Every experiment and every variant of one, in the order of tables and charts.
+static EXPERIMENTS: LazyLock<Vec<Registered>> =
+    LazyLock::new(|| include!(concat!(env!("OUT_DIR"), "/registry.rs")).concat());
+
+/// Every experiment and every variant of one, in the order of tables and charts.
+pub fn all() -> impl Iterator<Item = &'static Registered> {
+    EXPERIMENTS.iter()
+}
+
+/// Those that load a model: all but the bounds that they are held against.
+pub fn techniques() -> impl Iterator<Item = &'static Registered> {
+    all().filter(|experiment| !experiment.is_floor)
+}
 
 /// The experiment of this name.
 pub fn find(name: &str) -> Option<&'static Registered> {
-    EXPERIMENTS
-        .iter()
-        .find(|experiment| experiment.name == name)
+    all().find(|experiment| experiment.name == name)
 }
 
 /// The place of this experiment in tables and charts; behind all others where it is not known here.
 pub fn position(name: &str) -> usize {
-    let position = EXPERIMENTS
-        .iter()
-        .position(|experiment| experiment.name == name);
+    let position = all().position(|experiment| experiment.name == name);
     position.unwrap_or(EXPERIMENTS.len())
 }
 
@@ -26,8 +35,8 @@ mod tests {
 
     #[test]
     fn every_experiment_has_a_name_of_its_own_and_a_summary() {
-        assert!(EXPERIMENTS.len() >= 7);
-        for (position, experiment) in EXPERIMENTS.iter().enumerate() {
+        assert!(all().count() >= 7);
+        for (position, experiment) in all().enumerate() {
             assert_eq!(
                 super::position(experiment.name),
                 position,
@@ -35,6 +44,19 @@ mod tests {
                 experiment.name
             );
             assert!(!experiment.summary.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_variant_is_called_after_its_experiment() {
+        for experiment in all() {
+            let word = experiment.name.strip_prefix(experiment.experiment);
+            let is_plain = word == Some("");
+            assert!(
+                is_plain || word.is_some_and(|word| word.starts_with(':')),
+                "{}",
+                experiment.name
+            );
         }
     }
 }

@@ -84,6 +84,9 @@ pub struct Line {
     pub spoilt_load_samples_seconds: Vec<f64>,
     pub load_seconds: Option<Spread>,
     pub first_forward_seconds: Option<Spread>,
+    /// Load and first forward together: what a person waits for.
+    pub ready_seconds: Option<Spread>,
+    pub logits_error: Option<Spread>,
     pub host_heap_peak_bytes: Option<Spread>,
     pub host_rss_peak_bytes: Option<Spread>,
     pub host_anon_peak_bytes: Option<Spread>,
@@ -102,9 +105,11 @@ pub struct Line {
 pub type Measure = (&'static str, fn(&Line) -> Option<Spread>);
 
 /// Everything that is measured.
-pub const MEASURES: [Measure; 12] = [
+pub const MEASURES: [Measure; 14] = [
     ("load_seconds", |line| line.load_seconds),
     ("first_forward_seconds", |line| line.first_forward_seconds),
+    ("ready_seconds", |line| line.ready_seconds),
+    ("logits_error", |line| line.logits_error),
     ("host_heap_peak_bytes", |line| line.host_heap_peak_bytes),
     ("host_rss_peak_bytes", |line| line.host_rss_peak_bytes),
     ("host_anon_peak_bytes", |line| line.host_anon_peak_bytes),
@@ -226,6 +231,8 @@ fn line(configuration: Configuration, rows: &[&Record], count_spoilt: Spoilt) ->
         spoilt_load_samples_seconds: samples(&spoilt),
         load_seconds: seconds(|row| row.load_seconds),
         first_forward_seconds: seconds(|row| row.first_forward_seconds),
+        ready_seconds: seconds(|row| Some(row.load_seconds? + row.first_forward_seconds?)),
+        logits_error: seconds(|row| row.logits_error),
         host_heap_peak_bytes: spread(|row| row.host_heap_peak_bytes),
         host_rss_peak_bytes: spread(|row| row.host_rss_peak_bytes),
         host_anon_peak_bytes: spread(|row| row.host_anon_peak_bytes),

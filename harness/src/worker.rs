@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use checkpoint::Dtype;
 use clap::Args;
 use gpt2::Size;
-use lab::{CacheState, Cgroup, DeviceSpec, HostLimits, Outcome, RunSpec, Status};
+use lab::{CacheState, Cgroup, DeviceSpec, HostLimits, Outcome, RunSpec, Status, Tuning};
 
 use crate::checkpoints::Sidecar;
 use crate::registry;
@@ -27,6 +27,8 @@ pub struct WorkerArgs {
     /// Dtype of the checkpoint
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
+    #[command(flatten)]
+    pub tuning: TuningArgs,
     /// State of the page cache
     #[arg(long, default_value = "warm")]
     pub cache: CacheState,
@@ -59,6 +61,51 @@ pub struct WorkerArgs {
     pub only_time: bool,
 }
 
+/// What the technique works with.
+#[derive(Debug, Clone, Copy, PartialEq, Args)]
+pub struct TuningArgs {
+    /// What may be on its way to a device at once, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = Tuning::default().staging_bytes)]
+    pub staging_bytes: u64,
+    /// Threads that read
+    #[arg(long, default_value_t = Tuning::default().threads)]
+    pub threads: usize,
+    /// Reads in flight
+    #[arg(long, default_value_t = Tuning::default().queue_depth)]
+    pub queue_depth: usize,
+    /// Layers on the device at once, where they are streamed
+    #[arg(long, default_value_t = Tuning::default().resident_layers)]
+    pub resident_layers: usize,
+}
+
+impl Default for TuningArgs {
+    fn default() -> Self {
+        Tuning::default().into()
+    }
+}
+
+impl From<Tuning> for TuningArgs {
+    fn from(tuning: Tuning) -> Self {
+        TuningArgs {
+            staging_bytes: tuning.staging_bytes,
+            threads: tuning.threads,
+            queue_depth: tuning.queue_depth,
+            resident_layers: tuning.resident_layers,
+        }
+    }
+}
+
+impl From<TuningArgs> for Tuning {
+    fn from(args: TuningArgs) -> Self {
+        Tuning {
+            staging_bytes: args.staging_bytes,
+            threads: args.threads,
+            queue_depth: args.queue_depth,
+            resident_layers: args.resident_layers,
+        }
+    }
+}
+
 impl WorkerArgs {
     /// The arguments behind the program's name that start this worker.
     pub fn to_args(&self) -> Vec<OsString> {
@@ -69,6 +116,14 @@ impl WorkerArgs {
         add("--device", self.device.to_string().into());
         add("--dtype", self.dtype.to_string().into());
         add("--cache", self.cache.to_string().into());
+        let tuning = self.tuning;
+        add("--staging-bytes", tuning.staging_bytes.to_string().into());
+        add("--threads", tuning.threads.to_string().into());
+        add("--queue-depth", tuning.queue_depth.to_string().into());
+        add(
+            "--resident-layers",
+            tuning.resident_layers.to_string().into(),
+        );
         let paths = [
             ("--checkpoint", &self.checkpoint),
             ("--digests", &self.digests),
@@ -114,8 +169,10 @@ fn outcome(args: &WorkerArgs) -> Outcome {
         Some(Ok(sidecar)) => sidecar.digests,
         Some(Err(error)) => return Outcome::ended(Status::Failed, format!("{error:#}")),
     };
-    (experiment.execute)(&RunSpec {
+    experiment.execute(&RunSpec {
         config: args.size.config(),
+        variant: experiment.name.to_owned(),
+        tuning: args.tuning.into(),
         dtype: args.dtype,
         device: args.device,
         cache: args.cache,

@@ -15,10 +15,12 @@ pub enum Dtype {
     F16,
     /// The upper half of a single.
     Bf16,
+    /// 8-bit integers, of quantised matrices, whose scales are a tensor of their own.
+    I8,
 }
 
 impl Dtype {
-    /// Every dtype that weights can have.
+    /// Every dtype that a model can have.
     pub const ALL: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 
     /// Bytes of one element.
@@ -26,6 +28,7 @@ impl Dtype {
         match self {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::Bf16 => 2,
+            Dtype::I8 => 1,
         }
     }
 
@@ -35,6 +38,7 @@ impl Dtype {
             Dtype::F32 => "f32",
             Dtype::F16 => "f16",
             Dtype::Bf16 => "bf16",
+            Dtype::I8 => "i8",
         }
     }
 }

@@ -13,6 +13,8 @@
 //! its file, that shapes and lengths agree, that names are unique. A loader only sees ranges
 //! ([`TensorRange`]), so a technique is written once for all formats.
 //!
+//! Several files with an index (Hugging Face's sharded checkpoints) are ranges in several files.
+//!
 //! Limits: headers up to 100 MB (safetensors' own limit) and pickles up to 64 MiB; tensors are f32, f16
 //! or bf16 (others are listed but cannot be read as weights), contiguous, little-endian.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
@@ -24,6 +26,7 @@ mod format;
 mod index;
 mod map;
 mod pth;
+mod reader;
 mod synthetic;
 mod write;
 
@@ -32,6 +35,7 @@ pub use dtype::Dtype;
 pub use error::Error;
 pub use format::Format;
 pub use index::{Checkpoint, TensorRange};
-pub use map::Mapped;
+pub use map::{Mapped, PrivateMap};
+pub use reader::{Access, Aligned, Reader, blocks, open, read_at};
 pub use synthetic::Synthetic;
 pub use write::{PARTIAL_PREFIX, TensorMeta, Written, write};

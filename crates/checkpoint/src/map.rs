@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use crate::{Checkpoint, Error, TensorRange};
 
@@ -59,5 +59,97 @@ impl Mapped {
     pub fn rows(&self, tensor: &TensorRange, rows: Range<usize>) -> &[u8] {
         let range = tensor.rows(rows);
         &self.files[&tensor.file][range.start as usize..range.end as usize]
+    }
+}
+
+/// Rows of a tensor, mapped privately: the pages are those of the file until somebody writes to them, and then a copy
+/// of that page alone. The file is never written.
+pub struct PrivateMap {
+    map: MmapMut,
+}
+
+impl PrivateMap {
+    /// Maps `rows` of a tensor. Nothing is read before it is touched.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mapped::new`].
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or mapped, or has shrunk since it was opened.
+    pub unsafe fn new(tensor: &TensorRange, rows: Range<usize>) -> Result<PrivateMap, Error> {
+        let range = tensor.rows(rows);
+        let path = &tensor.file;
+        let file = File::open(path).map_err(Error::io(path, "open"))?;
+        let length = file.metadata().map_err(Error::io(path, "open"))?.len();
+        if length < range.end {
+            return Err(Error::invalid(path, "has shrunk since it was opened"));
+        }
+        let mut options = MmapOptions::new();
+        options.offset(range.start);
+        options.len((range.end - range.start) as usize);
+        // SAFETY: passed on to the caller of this function.
+        let map = unsafe { options.map_copy(&file) }.map_err(Error::io(path, "map"))?;
+        Ok(PrivateMap { map })
+    }
+
+    /// Reads every page that is not in memory yet, and enters all of them into this process's page table.
+    pub fn populate(&self) {
+        // Since Linux 5.14. Populating when mapping (MAP_POPULATE) would copy every page: it acts as a write.
+        #[cfg(target_os = "linux")]
+        if self.map.advise(memmap2::Advice::PopulateRead).is_ok() {
+            return;
+        }
+        let sum: u64 = self
+            .map
+            .iter()
+            .step_by(4096)
+            .map(|&byte| u64::from(byte))
+            .sum();
+        std::hint::black_box(sum);
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// The bytes, to be written: what is written is copied, page by page, and the file stays as it is.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.map
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dtype, Format, TensorMeta, write};
+
+    #[test]
+    fn what_is_written_to_a_private_map_stays_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let meta = TensorMeta {
+            name: "a".to_owned(),
+            dtype: Dtype::F32,
+            shape: vec![64, 64],
+        };
+        write(&path, Format::Safetensors, &[meta], &mut |_, sink| {
+            sink(&[7; 4 * 64 * 64])
+        })
+        .unwrap();
+        let before = std::fs::read(&path).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        // SAFETY: nobody else writes to the file.
+        let mut map = unsafe { PrivateMap::new(&checkpoint.tensors()[0], 8..16) }.unwrap();
+        map.populate();
+        assert_eq!(map.bytes(), [7; 4 * 8 * 64]);
+        map.bytes_mut().fill(9);
+        assert_eq!(map.bytes(), [9; 4 * 8 * 64]);
+        assert!(
+            std::fs::read(&path).unwrap() == before,
+            "the file was written"
+        );
     }
 }

@@ -51,6 +51,8 @@ impl Synthetic {
                 Dtype::F32 => values.for_each(|v| piece.extend(v.to_le_bytes())),
                 Dtype::F16 => values.for_each(|v| piece.extend(f16::from_f32(v).to_le_bytes())),
                 Dtype::Bf16 => values.for_each(|v| piece.extend(bf16::from_f32(v).to_le_bytes())),
+                // Of weights below one, at a scale of 1/127.
+                Dtype::I8 => values.for_each(|v| piece.push((127.0 * v).round() as i8 as u8)),
             }
             sink(&piece)?;
             left -= count;

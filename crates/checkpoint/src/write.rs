@@ -1,6 +1,7 @@
 //! Writing checkpoints: streaming, atomically, with a digest per tensor.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::{Digest, Dtype, Error, Format, Hasher};
@@ -22,7 +23,12 @@ pub struct TensorMeta {
 impl TensorMeta {
     /// Number of bytes.
     pub fn bytes(&self) -> u64 {
-        self.shape.iter().map(|&size| size as u64).product::<u64>() * self.dtype.bytes()
+        self.elements() * self.dtype.bytes()
+    }
+
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&size| size as u64).product()
     }
 }
 
@@ -113,21 +119,21 @@ impl Source<'_> {
         Ok(hasher.finish())
     }
 
-    /// Calls `each` with every tensor's name and a source of that tensor alone.
-    pub fn one_by_one(
+    /// Calls `each` with a source of each of these runs of tensors alone, in order.
+    pub fn in_parts(
         self,
-        mut each: impl FnMut(&str, Source<'_>) -> Result<(), Error>,
+        parts: &[Range<usize>],
+        mut each: impl FnMut(usize, Source<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Source { tensors, fill } = self;
-        for tensor in tensors {
-            let one = std::slice::from_ref(tensor);
+        for (number, part) in parts.iter().enumerate() {
             let mut fill =
                 |tensor: &TensorMeta, sink: &mut dyn FnMut(&[u8]) -> _| fill(tensor, sink);
             let source = Source {
-                tensors: one,
+                tensors: &tensors[part.clone()],
                 fill: &mut fill,
             };
-            each(&tensor.name, source)?;
+            each(number, source)?;
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub struct TensorSpec {
     pub shape: Vec<usize>,
     /// How it starts out without a checkpoint.
     pub initial: Initial,
+    /// The layer (transformer block) that it is of; `None` for what lies outside the layers.
+    pub layer: Option<usize>,
 }
 
 impl TensorSpec {
@@ -37,16 +39,31 @@ impl TensorSpec {
     }
 }
 
+/// From a checkpoint's names to the paths of [`Gpt2`](crate::Gpt2)'s parameters, for Burn's own stores: regular
+/// expressions and what takes the place of their match. The vocabulary tables must be whole (one shard).
+pub const MODULE_PATHS: [(&str, &str); 6] = [
+    (r"^(tok_emb|out_head)\.weight$", "$1.shards.0"),
+    (r"^pos_emb\.weight$", "pos_emb"),
+    (r"\.att\.W_(query|key|value)\.", ".attention.$1."),
+    (r"\.att\.out_proj\.", ".attention.out_proj."),
+    (r"\.ff\.layers\.0\.", ".widen."),
+    (r"\.ff\.layers\.2\.", ".narrow."),
+];
+
 impl Config {
     /// Every tensor of the model, in the order of the book's `state_dict()` (mask buffers left out:
     /// the model builds its mask).
     pub fn tensors(&self) -> Vec<TensorSpec> {
         let width = self.embedding;
-        let mut list = Inventory(Vec::with_capacity(5 + 16 * self.layers));
+        let mut list = Inventory {
+            tensors: Vec::with_capacity(5 + 16 * self.layers),
+            layer: None,
+        };
         list.add("tok_emb.weight", &[self.vocabulary, width], Initial::Normal);
         list.add("pos_emb.weight", &[self.context, width], Initial::Normal);
         for layer in 0..self.layers {
             let block = format!("trf_blocks.{layer}");
+            list.layer = Some(layer);
             for projection in ["W_query", "W_key", "W_value"] {
                 let name = format!("{block}.att.{projection}");
                 list.linear(&name, width, width, self.qkv_bias);
@@ -57,20 +74,26 @@ impl Config {
             list.norm(&format!("{block}.norm1"), width);
             list.norm(&format!("{block}.norm2"), width);
         }
+        list.layer = None;
         list.norm("final_norm", width);
         list.linear("out_head", width, self.vocabulary, false);
-        list.0
+        list.tensors
     }
 }
 
-struct Inventory(Vec<TensorSpec>);
+struct Inventory {
+    tensors: Vec<TensorSpec>,
+    /// The layer that what is added next is of.
+    layer: Option<usize>,
+}
 
 impl Inventory {
     fn add(&mut self, name: impl Into<String>, shape: &[usize], initial: Initial) {
-        self.0.push(TensorSpec {
+        self.tensors.push(TensorSpec {
             name: name.into(),
             shape: shape.to_vec(),
             initial,
+            layer: self.layer,
         });
     }
 

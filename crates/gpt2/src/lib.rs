@@ -21,5 +21,5 @@ mod inventory;
 mod model;
 
 pub use config::{Config, InvalidSize, Size};
-pub use inventory::{Initial, TensorSpec};
+pub use inventory::{Initial, MODULE_PATHS, TensorSpec};
 pub use model::{Gpt2, ShardMut, TensorMut};

@@ -66,6 +66,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// A file that could not be read.
+    pub fn file(path: &std::path::Path, error: &std::io::Error) -> Error {
+        Error::Setup(format!("{}: cannot be read: {error}", path.display()))
+    }
+
+    /// An error of one of Burn's own loaders.
+    pub fn store(loader: &str, path: &std::path::Path, error: &dyn std::fmt::Debug) -> Error {
+        Error::Setup(format!(
+            "{}: {loader} could not load it: {error:?}",
+            path.display()
+        ))
+    }
+
     /// An error whose text came out of a panic: CubeCL reports exhausted devices that way.
     pub(crate) fn from_panic(message: String) -> Error {
         let lower = message.to_lowercase();

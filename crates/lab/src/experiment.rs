@@ -1,34 +1,50 @@
 //! The contract of an experiment.
 
-use checkpoint::Dtype;
+use checkpoint::{Dtype, Format};
 use gpt2::{Config, Gpt2};
 
-use crate::{Error, Outcome, Platform, Run, RunSpec, worker};
+use crate::{Error, Outcome, Platform, Run, RunSpec, Tunable, Tuning, worker};
 
 /// A loading technique: one crate, one implementation.
 ///
 /// The crate `experiments/my-technique` exports a unit type `MyTechnique` that implements this. A
 /// dependency line in `harness/Cargo.toml` registers it; everything else (the list, the plan, the
-/// table, the charts, the catalogue in the README) follows from the declarations below.
+/// table, the charts, the catalogue in the README) follows from the declarations below. A technique needs
+/// the name, the summary, the contract and `load`; the rest has the defaults of a plain one.
 pub trait Experiment: 'static {
     /// Kebab-case, the name of the crate.
     const NAME: &'static str;
     /// One sentence for the catalogue, without a full stop.
     const SUMMARY: &'static str;
+    /// Other ways to do the same, told apart by [`Run::variant`]; each stands in tables and charts of its own.
+    const VARIANTS: &'static [Variant] = &[];
     /// What it needs on disk.
     const READS: Reads = Reads::StateDict;
+    /// What of the manifest's `[tuning]` it heeds.
+    const TUNED_BY: &'static [Tunable] = &[];
+    /// A bound to hold techniques against: it moves the bytes that a load moves, and loads no model.
+    const IS_FLOOR: bool = false;
+    /// Whether the model does not hold all its layers at once, so that forward asks for each
+    /// ([`Experiment::bring_layer`]); the first forward's peaks are measured with the load's.
+    const STREAMS_LAYERS: bool = false;
 
     /// The peaks that it promises. A measured peak above them is a broken contract.
     fn contract(memory: MemoryModel, size: Footprint) -> Contract;
 
-    /// Whether it makes sense on such a device; the reason where it does not.
+    /// Whether it makes sense for such a run; the reason where it does not.
     ///
     /// # Errors
     ///
     /// The reason, for a person.
-    fn applies(memory: MemoryModel) -> Result<(), &'static str> {
-        let _ = memory;
+    fn applies(target: Target) -> Result<(), &'static str> {
+        let _ = target;
         Ok(())
+    }
+
+    /// What the loaded parameters are of the checkpoint's tensors: what a run is verified against.
+    fn keeps(target: Target) -> Kept {
+        let _ = target;
+        Kept::Stored
     }
 
     /// Loads the model. Only this is measured.
@@ -37,6 +53,62 @@ pub trait Experiment: 'static {
     ///
     /// Whatever kept the model from being loaded.
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error>;
+
+    /// Makes sure that a layer's parameters are there, and may let go of other layers' for it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the layer from being loaded.
+    fn bring_layer<B: Platform>(
+        run: &Run<B>,
+        model: &mut Gpt2<B>,
+        layer: usize,
+    ) -> Result<(), Error> {
+        let _ = (run, model, layer);
+        Ok(())
+    }
+}
+
+/// A way to carry out a technique that differs in how, and not in what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Variant {
+    /// The technique's name, a colon, and a word: `parallel-read:direct`.
+    pub name: &'static str,
+    /// One sentence for the catalogue, without a full stop.
+    pub summary: &'static str,
+}
+
+/// What a run loads, and where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// [`Experiment::NAME`], or the name of one of its variants.
+    pub variant: &'static str,
+    /// Whose memory the device has.
+    pub memory: MemoryModel,
+    /// The dtype of the checkpoint.
+    pub dtype: Dtype,
+}
+
+/// What a loaded parameter is of the checkpoint's tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kept {
+    /// The very bytes.
+    Stored,
+    /// Every element rounded to this dtype, to the nearest.
+    Cast(Dtype),
+    /// Matrices as 8-bit integers with a scale for every few elements of a row ([`crate::quantise`]); vectors as
+    /// they are stored.
+    Quantised,
+}
+
+impl Kept {
+    /// The dtype that the model computes in.
+    pub fn dtype(self, stored: Dtype) -> Dtype {
+        match self {
+            Kept::Stored | Kept::Quantised => stored,
+            Kept::Cast(dtype) => dtype,
+        }
+    }
 }
 
 /// What an experiment reads.
@@ -44,8 +116,8 @@ pub trait Experiment: 'static {
 pub enum Reads {
     /// A whole state dict in one file: safetensors or `.pth`, as the manifest says.
     StateDict,
-    /// A folder with a file for each tensor.
-    PerTensor,
+    /// A state dict in this format, whatever the manifest says.
+    Only(Format),
     /// No checkpoint: the model keeps its initial weights, and is verified against their distribution.
     Nothing,
 }
@@ -73,6 +145,8 @@ impl MemoryModel {
 /// The sizes that a memory contract is a function of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
+    /// All parameters, counted.
+    pub elements: u64,
     /// All parameters, at the dtype loaded.
     pub model_bytes: u64,
     /// The largest tensor of the checkpoint, at the dtype loaded.
@@ -80,20 +154,39 @@ pub struct Footprint {
     /// The largest part of a tensor that is uploaded at once: the largest tensor, or a row shard where
     /// the device's limit asks for shards.
     pub largest_shard_bytes: u64,
+    /// Everything outside the layers: token and position embeddings, the last norm, the head.
+    pub tables_bytes: u64,
+    /// The parameters of one layer.
+    pub layer_bytes: u64,
+    /// What the run is tuned with.
+    pub tuning: Tuning,
 }
 
 impl Footprint {
     /// The footprint of a model of these dimensions. `max_tensor_bytes` is the device's limit.
-    pub fn new(config: &Config, dtype: Dtype, max_tensor_bytes: Option<u64>) -> Footprint {
+    pub fn new(
+        config: &Config,
+        dtype: Dtype,
+        max_tensor_bytes: Option<u64>,
+        tuning: Tuning,
+    ) -> Footprint {
         let largest_tensor_bytes = config.largest_tensor_elements() * dtype.bytes();
         let limit = max_tensor_bytes.unwrap_or(u64::MAX).max(1);
         let row_bytes = config.embedding as u64 * dtype.bytes();
         let rows = largest_tensor_bytes / row_bytes;
         let shards = rows.div_ceil((limit / row_bytes).clamp(1, rows));
+        let specs = config.tensors().into_iter();
+        let in_tables = specs.filter(|tensor| tensor.layer.is_none());
+        let tables: u64 = in_tables.map(|tensor| tensor.elements()).sum();
+        let layers = config.layers.max(1) as u64;
         Footprint {
+            elements: config.parameters(),
             model_bytes: config.parameters() * dtype.bytes(),
             largest_tensor_bytes,
             largest_shard_bytes: rows.div_ceil(shards) * row_bytes,
+            tables_bytes: tables * dtype.bytes(),
+            layer_bytes: (config.parameters() - tables) / layers * dtype.bytes(),
+            tuning,
         }
     }
 
@@ -116,6 +209,8 @@ pub struct Contract {
 impl Contract {
     /// What any run may use beside tensors: the index of the checkpoint, names, buffers of the runtime.
     pub const HOST_CONSTANT_BYTES: u64 = 16 << 20;
+    /// What a streaming run may use beside its staging buffers.
+    pub const STREAMED_CONSTANT_BYTES: u64 = 8 << 20;
     /// Alignment of the device's allocations, and the little the runtime keeps there.
     pub const DEVICE_CONSTANT_BYTES: u64 = 8 << 20;
 
@@ -124,6 +219,32 @@ impl Contract {
         Contract {
             host_heap_bytes: host_tensor_bytes + Self::HOST_CONSTANT_BYTES,
             device_bytes: Some(device_tensor_bytes + Self::DEVICE_CONSTANT_BYTES),
+        }
+    }
+
+    /// What streaming a model that takes `model_bytes` on the device promises: on a discrete device, the host holds
+    /// twice the staging buffer at most, whatever the model and its tensors take.
+    pub fn streamed(memory: MemoryModel, size: Footprint, model_bytes: u64) -> Contract {
+        match memory {
+            MemoryModel::Discrete => Contract {
+                host_heap_bytes: 2 * size.tuning.staging_bytes + Self::STREAMED_CONSTANT_BYTES,
+                device_bytes: Some(model_bytes + Self::DEVICE_CONSTANT_BYTES),
+            },
+            MemoryModel::Unified => Contract::unified(model_bytes + 2 * size.tuning.staging_bytes),
+        }
+    }
+
+    /// What loading quantised matrices promises: the model at 0.29 of its f32 bytes (a byte for each element, and a
+    /// scale for each 32), and on the way to a discrete device the largest part of a matrix three times, which Burn
+    /// copies twice.
+    pub fn quantised(memory: MemoryModel, size: Footprint) -> Contract {
+        let quantised = |elements: u64| elements + elements / 8;
+        let model_bytes = quantised(size.elements) + size.elements / 256;
+        let on_the_way =
+            3 * quantised(size.largest_shard_bytes / 4) + 2 * size.tuning.staging_bytes;
+        match memory {
+            MemoryModel::Discrete => Contract::discrete(on_the_way, model_bytes),
+            MemoryModel::Unified => Contract::unified(model_bytes + 2 * size.tuning.staging_bytes),
         }
     }
 
@@ -136,33 +257,78 @@ impl Contract {
     }
 }
 
-/// An experiment as a value, for lists.
+/// An experiment, or a variant of one, as a value, for lists.
 #[derive(Clone, Copy)]
 pub struct Registered {
-    /// [`Experiment::NAME`].
+    /// [`Experiment::NAME`], or the name of a variant.
     pub name: &'static str,
-    /// [`Experiment::SUMMARY`].
+    /// [`Experiment::NAME`]: the crate.
+    pub experiment: &'static str,
+    /// [`Experiment::SUMMARY`], or that of the variant.
     pub summary: &'static str,
     /// [`Experiment::READS`].
     pub reads: Reads,
+    /// [`Experiment::TUNED_BY`].
+    pub tuned_by: &'static [Tunable],
+    /// [`Experiment::IS_FLOOR`].
+    pub is_floor: bool,
+    /// [`Experiment::STREAMS_LAYERS`].
+    pub streams_layers: bool,
     /// [`Experiment::contract`].
     pub contract: fn(MemoryModel, Footprint) -> Contract,
-    /// [`Experiment::applies`].
-    pub applies: fn(MemoryModel) -> Result<(), &'static str>,
-    /// One run of it, in this process: see [`worker`].
-    pub execute: fn(&RunSpec) -> Outcome,
+    applies: fn(Target) -> Result<(), &'static str>,
+    keeps: fn(Target) -> Kept,
+    execute: fn(&RunSpec) -> Outcome,
 }
 
 impl Registered {
-    /// The experiment `E`.
-    pub const fn of<E: Experiment>() -> Registered {
-        Registered {
+    /// The experiment `E` and its variants.
+    pub fn of<E: Experiment>() -> Vec<Registered> {
+        let plain = Variant {
             name: E::NAME,
             summary: E::SUMMARY,
+        };
+        let all = std::iter::once(plain).chain(E::VARIANTS.iter().copied());
+        let registered = all.map(|variant| Registered {
+            name: variant.name,
+            experiment: E::NAME,
+            summary: variant.summary,
             reads: E::READS,
+            tuned_by: E::TUNED_BY,
+            is_floor: E::IS_FLOOR,
+            streams_layers: E::STREAMS_LAYERS,
             contract: E::contract,
             applies: E::applies,
+            keeps: E::keeps,
             execute: worker::execute::<E>,
+        });
+        registered.collect()
+    }
+
+    /// Whether it makes sense on such a device; the reason where it does not.
+    ///
+    /// # Errors
+    ///
+    /// The reason, for a person.
+    pub fn applies(&self, memory: MemoryModel, dtype: Dtype) -> Result<(), &'static str> {
+        (self.applies)(self.target(memory, dtype))
+    }
+
+    /// What it makes of the checkpoint's tensors.
+    pub fn keeps(&self, memory: MemoryModel, dtype: Dtype) -> Kept {
+        (self.keeps)(self.target(memory, dtype))
+    }
+
+    /// One run of it, in this process: see [`worker`].
+    pub fn execute(&self, spec: &RunSpec) -> Outcome {
+        (self.execute)(spec)
+    }
+
+    fn target(&self, memory: MemoryModel, dtype: Dtype) -> Target {
+        Target {
+            variant: self.name,
+            memory,
+            dtype,
         }
     }
 }

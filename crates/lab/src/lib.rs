@@ -18,25 +18,35 @@
 
 mod cache;
 mod cap;
+pub mod convert;
 mod devices;
 mod error;
 mod experiment;
 pub mod meter;
 mod outcome;
 mod platform;
+pub mod quantise;
 mod reference;
 mod run;
+mod stream;
+mod tuning;
 mod verify;
+mod view;
 pub mod worker;
 
 pub use cache::CacheState;
 pub use cap::{CapMechanism, Cgroup, HostCaps, HostLimits};
 pub use devices::{BackendKind, DeviceReport, DeviceSpec, find_devices};
 pub use error::Error;
-pub use experiment::{Contract, Experiment, Footprint, MemoryModel, Reads, Registered};
+pub use experiment::{
+    Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
+};
 pub use meter::{Phase, Sample};
 pub use outcome::{Outcome, Status};
-pub use platform::{Host, Platform};
-pub use reference::{REFERENCE_TOKENS, logits_tolerance, read_logits, write_logits};
-pub use run::Run;
+pub use platform::{Filling, Host, Platform};
+pub use reference::{
+    REFERENCE_TOKENS, check_logits, logits_error, logits_tolerance, read_logits, write_logits,
+};
+pub use run::{Run, read_model};
+pub use tuning::{Tunable, Tuning};
 pub use worker::RunSpec;

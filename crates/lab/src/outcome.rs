@@ -50,6 +50,8 @@ pub struct Outcome {
     pub load_seconds: Option<f64>,
     /// The first forward on the reference tokens.
     pub first_forward_seconds: Option<f64>,
+    /// How far its logits are from the reference: the largest difference over the reference's largest magnitude.
+    pub logits_error: Option<f64>,
     /// Resident set of the process before the load.
     pub host_rss_baseline_bytes: Option<u64>,
     /// Peak of the counting allocator.
@@ -101,6 +103,7 @@ impl Outcome {
             resident_fraction: None,
             load_seconds: None,
             first_forward_seconds: None,
+            logits_error: None,
             host_rss_baseline_bytes: None,
             host_heap_peak_bytes: None,
             host_rss_peak_bytes: None,

@@ -5,20 +5,63 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use checkpoint::{Checkpoint, Dtype, Format, TensorMeta, write};
 use gpt2::{Config, Gpt2};
-use half::{bf16, f16};
 
-use crate::{Error, Host, Platform};
+use crate::convert::extend_as_f32;
+use crate::{Error, Host, Kept, Platform};
 
 /// The tokens of the study's forward pass.
 pub const REFERENCE_TOKENS: [i32; 3] = [1, 2, 3];
 const NAME: &str = "logits";
 
 /// How far logits may be from the reference, as the largest difference over the largest magnitude.
-/// f32: summation order differs between backends. Half precision: eleven or eight significant bits.
-pub fn logits_tolerance(dtype: Dtype) -> f64 {
-    match dtype {
-        Dtype::F32 => 1e-4,
-        Dtype::F16 | Dtype::Bf16 => 2e-2,
+/// f32: summation order differs between backends. Half precision: eleven or eight significant bits. Quantised: seven
+/// bits and a sign of each block's largest.
+pub fn logits_tolerance(kept: Kept, stored: Dtype) -> f64 {
+    match (kept, kept.dtype(stored)) {
+        (Kept::Quantised, _) => 5e-2,
+        (_, Dtype::F32) => 1e-4,
+        (_, Dtype::F16 | Dtype::Bf16 | Dtype::I8) => 2e-2,
+    }
+}
+
+/// The largest difference of logits from the reference, over the reference's largest magnitude.
+///
+/// # Errors
+///
+/// If there are not as many of them.
+pub fn logits_error(computed: &[f32], reference: &[f32]) -> Result<f64, Error> {
+    if computed.len() != reference.len() {
+        let (computed, reference) = (computed.len(), reference.len());
+        let reason = format!("{computed} logits, where the reference has {reference}");
+        return Err(Error::Verification(reason));
+    }
+    let magnitude = reference
+        .iter()
+        .fold(0f32, |most, value| most.max(value.abs()));
+    let pairs = computed.iter().zip(reference);
+    // A maximum that keeps NaN, which `f32::max` would drop.
+    let difference = pairs.fold(0f32, |most, (a, b)| {
+        let difference = (a - b).abs();
+        if difference > most || difference.is_nan() {
+            difference
+        } else {
+            most
+        }
+    });
+    Ok(f64::from(difference) / f64::from(magnitude.max(f32::MIN_POSITIVE)))
+}
+
+/// Whether logits are near enough.
+///
+/// # Errors
+///
+/// If they are not, with the numbers.
+pub fn check_logits(error: f64, tolerance: f64) -> Result<(), Error> {
+    match error <= tolerance {
+        true => Ok(()),
+        false => Err(Error::Verification(format!(
+            "logits differ from the reference by {error:.2e} of its largest, over {tolerance:.0e}"
+        ))),
     }
 }
 
@@ -43,7 +86,7 @@ pub fn write_logits(checkpoint: &Path, config: &Config, to: &Path) -> Result<(),
         let value = Tensor::from_data(TensorData::new(values, [elements]), &device);
         destination.assign(vec![value]);
     }
-    let logits = Host::logits(&model, &REFERENCE_TOKENS, &device)?;
+    let logits = Host::logits(&mut model, &REFERENCE_TOKENS, &device, &mut |_, _| Ok(()))?;
     save(&logits, to)
 }
 
@@ -79,15 +122,18 @@ pub fn read_logits(path: &Path, vocabulary: usize) -> Result<Vec<f32>, Error> {
     Ok(values)
 }
 
-/// Appends little-endian elements of `dtype`.
-pub(crate) fn extend_as_f32(values: &mut Vec<f32>, dtype: Dtype, bytes: &[u8]) {
-    let halves = || bytes.as_chunks::<2>().0.iter().copied();
-    match dtype {
-        Dtype::F32 => {
-            let words = bytes.as_chunks::<4>().0.iter();
-            values.extend(words.map(|&word| f32::from_le_bytes(word)));
-        }
-        Dtype::F16 => values.extend(halves().map(|half| f16::from_le_bytes(half).to_f32())),
-        Dtype::Bf16 => values.extend(halves().map(|half| bf16::from_le_bytes(half).to_f32())),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_logits_pass_and_one_wrong_or_missing_one_fails() {
+        let reference = [1.0, -2.0, 0.5];
+        let check = |logits: &[f32]| check_logits(logits_error(logits, &reference)?, 1e-4);
+        assert_eq!(logits_error(&reference, &reference).unwrap(), 0.0);
+        assert!(check(&reference).is_ok());
+        assert!(check(&[1.0, -2.0, 0.501]).is_err());
+        assert!(check(&[1.0, f32::NAN, 0.5]).is_err());
+        assert!(check(&[1.0, -2.0]).is_err());
     }
 }

@@ -9,14 +9,22 @@ use gpt2::{Config, Gpt2, TensorMut};
 use half::{bf16, f16};
 
 use crate::meter::{Phase, Recorder};
-use crate::{Error, Host, Platform};
+use crate::{Error, Host, Platform, Tuning};
 
 /// The context of one run on backend `B`.
 pub struct Run<B: Platform> {
     /// The model's dimensions.
     pub config: Config,
-    /// The dtype of the checkpoint, of the loaded parameters and of the device's default.
+    /// The dtype of the checkpoint.
+    pub stored: Dtype,
+    /// The dtype of the loaded parameters and of the device's default: the checkpoint's, unless the experiment
+    /// casts.
     pub dtype: Dtype,
+    /// Which variant of the experiment this is: [`Experiment::NAME`](crate::Experiment::NAME), or the name of
+    /// another.
+    pub variant: &'static str,
+    /// What it is tuned with.
+    pub tuning: Tuning,
     /// The device to load to.
     pub device: B::Device,
     pub(crate) checkpoint: PathBuf,
@@ -45,6 +53,30 @@ impl<B: Platform> Run<B> {
         model.materialise(&self.config, || self.recorder.mark());
     }
 
+    /// That every tensor of `model` is held whole: Burn's own stores cannot load a part of one.
+    ///
+    /// # Errors
+    ///
+    /// If the device's limit asked for shards.
+    pub fn check_unsharded(&self, model: &mut Gpt2<B>) -> Result<(), Error> {
+        let mut tensors = model.tensors_mut(&self.config).into_iter();
+        match tensors.find(|tensor| tensor.shards.len() > 1) {
+            None => Ok(()),
+            Some(tensor) => Err(Error::Unsupported {
+                device: format!("{:?}", self.device),
+                reason: format!(
+                    "cannot bind `{}` whole, and Burn's stores load no parts of a tensor",
+                    tensor.spec.name
+                ),
+            }),
+        }
+    }
+
+    /// The path of the checkpoint, for what opens it otherwise than [`Run::open`].
+    pub fn checkpoint_path(&self) -> &std::path::Path {
+        &self.checkpoint
+    }
+
     /// Opens the checkpoint: an index of byte ranges, no weights.
     ///
     /// # Errors
@@ -62,20 +94,7 @@ impl<B: Platform> Run<B> {
     ///
     /// If the file cannot be read.
     pub fn read(&self, tensor: &TensorRange, rows: Range<usize>) -> Result<TensorData, Error> {
-        let range = tensor.rows(rows.clone());
-        let elements = ((range.end - range.start) / tensor.dtype.bytes()) as usize;
-        macro_rules! read_as {
-            ($element:ty) => {{
-                let mut values = vec![<$element>::default(); elements];
-                tensor.read_rows(rows, bytemuck::cast_slice_mut(&mut values))?;
-                Ok(TensorData::new(values, [elements]))
-            }};
-        }
-        match tensor.dtype {
-            Dtype::F32 => read_as!(f32),
-            Dtype::F16 => read_as!(f16),
-            Dtype::Bf16 => read_as!(bf16),
-        }
+        read_rows(tensor, rows)
     }
 
     /// Copies bytes of the checkpoint's dtype, such as rows of a mapped file, into host memory: flat data
@@ -93,6 +112,7 @@ impl<B: Platform> Run<B> {
             Dtype::F32 => copy_as!(f32),
             Dtype::F16 => copy_as!(f16),
             Dtype::Bf16 => copy_as!(bf16),
+            Dtype::I8 => copy_as!(i8),
         }
     }
 
@@ -120,10 +140,7 @@ impl<B: Platform> Run<B> {
     ///
     /// If the device cannot bind so large a tensor.
     pub fn upload(&self, data: TensorData) -> Result<Tensor<B, 1>, Error> {
-        let bytes = data.bytes.len() as u64;
-        if let Some(limit) = self.max_tensor_bytes.filter(|&limit| bytes > limit) {
-            return Err(Error::TensorTooLarge { bytes, limit });
-        }
+        self.check_tensor_bytes(data.bytes.len() as u64)?;
         let device = &self.device;
         let tensor =
             B::memory_persistent_allocations(device, data, |data| Tensor::from_data(data, device));
@@ -178,8 +195,51 @@ impl<B: Platform> Run<B> {
             .collect()
     }
 
+    pub(crate) fn check_tensor_bytes(&self, bytes: u64) -> Result<(), Error> {
+        match self.max_tensor_bytes.filter(|&limit| bytes > limit) {
+            Some(limit) => Err(Error::TensorTooLarge { bytes, limit }),
+            None => Ok(()),
+        }
+    }
+
     fn max_shard_elements(&self) -> u64 {
         self.max_tensor_bytes
             .map_or(u64::MAX, |bytes| bytes / self.dtype.bytes())
     }
+}
+
+fn read_rows(tensor: &TensorRange, rows: Range<usize>) -> Result<TensorData, Error> {
+    let range = tensor.rows(rows.clone());
+    let elements = ((range.end - range.start) / tensor.dtype.bytes()) as usize;
+    macro_rules! read_as {
+        ($element:ty) => {{
+            let mut values = vec![<$element>::default(); elements];
+            tensor.read_rows(rows, bytemuck::cast_slice_mut(&mut values))?;
+            Ok(TensorData::new(values, [elements]))
+        }};
+    }
+    match tensor.dtype {
+        Dtype::F32 => read_as!(f32),
+        Dtype::F16 => read_as!(f16),
+        Dtype::Bf16 => read_as!(bf16),
+        Dtype::I8 => read_as!(i8),
+    }
+}
+
+/// A checkpoint as a model in host memory, as it is stored: for what is made of a model and not of a file.
+///
+/// # Errors
+///
+/// If the checkpoint cannot be read, or is no GPT-2 of these dimensions.
+pub fn read_model(checkpoint: &std::path::Path, config: &Config) -> Result<Gpt2<Host>, Error> {
+    let checkpoint = Checkpoint::open(checkpoint)?;
+    let device = Default::default();
+    let mut model = Gpt2::<Host>::lazy(config, u64::MAX, &device);
+    for parameter in model.tensors_mut(config) {
+        let spec = &parameter.spec;
+        let tensor = checkpoint.tensor(&spec.name, &spec.shape)?;
+        let data = read_rows(tensor, 0..spec.shape[0])?;
+        parameter.assign(vec![Tensor::from_data(data, &device)]);
+    }
+    Ok(model)
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use checkpoint::{Digest, Dtype, Hasher};
+use checkpoint::{Checkpoint, Digest, Dtype, Hasher, TensorRange};
 use gpt2::{Config, Gpt2, Initial, TensorMut};
 
-use crate::reference::extend_as_f32;
+use crate::convert::{extend_as_f32, extend_from_f32};
+use crate::platform::BringLayer;
+use crate::quantise::{block_elements, scale_of, scales_name};
 use crate::{Error, Platform};
 
 /// Reads every parameter back, one at a time, and compares its digest with the checkpoint's.
@@ -13,22 +15,14 @@ pub(crate) fn digests<B: Platform>(
     model: &mut Gpt2<B>,
     config: &Config,
     expected: &BTreeMap<String, Digest>,
+    bring: &mut BringLayer<'_, B>,
 ) -> Result<(), Error> {
-    for_each_tensor(model, config, |tensor| {
+    for_each_tensor(model, config, bring, |tensor| {
         let name = &tensor.spec.name;
         let expected = expected.get(name).ok_or_else(|| {
             Error::Verification(format!("the checkpoint's digests have no `{name}`"))
         })?;
-        let mut hasher = Hasher::default();
-        for shard in &tensor.shards {
-            B::read_back(shard.value(), &mut |piece| hasher.update(piece))?;
-        }
-        match hasher.finish() {
-            digest if digest == *expected => Ok(()),
-            digest => Err(Error::Verification(format!(
-                "parameter `{name}` differs from the checkpoint: its digest is {digest}, not {expected}"
-            ))),
-        }
+        compare_digest(tensor, expected)
     })
 }
 
@@ -38,8 +32,9 @@ pub(crate) fn initial_weights<B: Platform>(
     model: &mut Gpt2<B>,
     config: &Config,
     dtype: Dtype,
+    bring: &mut BringLayer<'_, B>,
 ) -> Result<(), Error> {
-    for_each_tensor(model, config, |tensor| {
+    for_each_tensor(model, config, bring, |tensor| {
         let mut moments = Moments::default();
         let mut values = Vec::new();
         for shard in &tensor.shards {
@@ -61,48 +56,164 @@ pub(crate) fn initial_weights<B: Platform>(
     })
 }
 
-/// Compares logits with the reference: the largest difference over the largest magnitude.
-pub(crate) fn logits(computed: &[f32], reference: &[f32], tolerance: f64) -> Result<f64, Error> {
-    if computed.len() != reference.len() {
-        let (computed, reference) = (computed.len(), reference.len());
-        let reason = format!("{computed} logits, where the reference has {reference}");
-        return Err(Error::Verification(reason));
-    }
-    let magnitude = reference
-        .iter()
-        .fold(0f32, |most, value| most.max(value.abs()));
-    let pairs = computed.iter().zip(reference);
-    // A maximum that keeps NaN, which `f32::max` would drop.
-    let difference = pairs.fold(0f32, |most, (a, b)| {
-        let difference = (a - b).abs();
-        if difference > most || difference.is_nan() {
-            difference
-        } else {
-            most
+/// Reads every parameter back, and compares it with the checkpoint's elements, each rounded to `dtype`: to the bit.
+pub(crate) fn casts<B: Platform>(
+    model: &mut Gpt2<B>,
+    config: &Config,
+    checkpoint: &Checkpoint,
+    dtype: Dtype,
+    bring: &mut BringLayer<'_, B>,
+) -> Result<(), Error> {
+    for_each_tensor(model, config, bring, |tensor| {
+        let source = checkpoint.tensor(&tensor.spec.name, &tensor.spec.shape)?;
+        let mut expected = Hasher::default();
+        let (mut floats, mut halves) = (Vec::new(), Vec::new());
+        source.read_in_pieces(1 << 20, |piece| {
+            floats.clear();
+            halves.clear();
+            extend_as_f32(&mut floats, source.dtype, piece);
+            extend_from_f32(&mut halves, dtype, &floats);
+            expected.update(&halves);
+            Ok::<_, Error>(())
+        })?;
+        compare_digest(tensor, &expected.finish())
+    })
+}
+
+/// Reads every parameter back, as floats, and compares it with the checkpoint's: matrices to half a step of the block
+/// that an element is in (or, where the checkpoint is quantised itself, with what it stands for), vectors to the bit.
+pub(crate) fn quantised<B: Platform>(
+    model: &mut Gpt2<B>,
+    config: &Config,
+    checkpoint: &Checkpoint,
+    bring: &mut BringLayer<'_, B>,
+) -> Result<(), Error> {
+    for_each_tensor(model, config, bring, |tensor| {
+        let name = &tensor.spec.name;
+        let source = checkpoint.tensor(name, &tensor.spec.shape)?;
+        let [_, columns] = tensor.spec.shape[..] else {
+            return compare_digest(tensor, &source.digest()?);
+        };
+        let block = block_elements(columns);
+        let rows_per_step = ((1 << 20) / columns).max(1);
+        for shard in &tensor.shards {
+            let mut found: Vec<f32> = Vec::new();
+            B::read_back(shard.value(), &mut |piece| {
+                extend_as_f32(&mut found, Dtype::F32, piece);
+            })?;
+            let mut found = &found[..];
+            for start in shard.rows.clone().step_by(rows_per_step) {
+                let rows = start..shard.rows.end.min(start + rows_per_step);
+                let expected = Expected::read(checkpoint, source, rows, block)?;
+                let (here, rest) = found.split_at(expected.floats.len());
+                expected.compare(here, block).map_err(|(found, wanted)| {
+                    Error::Verification(format!(
+                        "parameter `{name}` has {found} where the checkpoint has {wanted}: more than its \
+                         quantisation takes away"
+                    ))
+                })?;
+                found = rest;
+            }
         }
-    });
-    let error = f64::from(difference) / f64::from(magnitude.max(f32::MIN_POSITIVE));
-    if error <= tolerance {
-        Ok(error)
-    } else {
-        Err(Error::Verification(format!(
-            "logits differ from the reference by {error:.2e} of its largest, over {tolerance:.0e}"
-        )))
+        Ok(())
+    })
+}
+
+/// What rows of a quantised matrix stand for, and how far off each block may be.
+struct Expected {
+    floats: Vec<f32>,
+    tolerances: Vec<f32>,
+}
+
+impl Expected {
+    fn read(
+        checkpoint: &Checkpoint,
+        source: &TensorRange,
+        rows: std::ops::Range<usize>,
+        block: usize,
+    ) -> Result<Expected, Error> {
+        let floats = read_as_f32(source, rows.clone())?;
+        if source.dtype != Dtype::I8 {
+            let blocks = floats.chunks(block);
+            let magnitudes =
+                blocks.map(|block| block.iter().fold(0f32, |most, value| most.max(value.abs())));
+            let tolerances = magnitudes
+                .map(|magnitude| 0.501 * scale_of(magnitude))
+                .collect();
+            return Ok(Expected { floats, tolerances });
+        }
+        let blocks_per_row = source.shape[1] / block;
+        let scales = checkpoint.tensor(
+            &scales_name(&source.name),
+            &[source.shape[0], blocks_per_row],
+        )?;
+        let scales = read_as_f32(scales, rows)?;
+        let pairs = floats.chunks(block).zip(&scales);
+        let floats = pairs.flat_map(|(block, scale)| block.iter().map(move |value| value * scale));
+        Ok(Expected {
+            floats: floats.collect(),
+            tolerances: scales.iter().map(|scale| 1e-3 * scale).collect(),
+        })
+    }
+
+    /// The first pair that is too far apart.
+    fn compare(&self, found: &[f32], block: usize) -> Result<(), (f32, f32)> {
+        let blocks = found.chunks(block).zip(self.floats.chunks(block));
+        for ((found, wanted), tolerance) in blocks.zip(&self.tolerances) {
+            for (&found, &wanted) in found.iter().zip(wanted) {
+                let is_near = (found - wanted).abs() <= *tolerance;
+                if !is_near {
+                    return Err((found, wanted));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_as_f32(tensor: &TensorRange, rows: std::ops::Range<usize>) -> Result<Vec<f32>, Error> {
+    let range = tensor.rows(rows.clone());
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    tensor.read_rows(rows, &mut bytes)?;
+    let mut floats = Vec::with_capacity(bytes.len() / tensor.dtype.bytes() as usize);
+    extend_as_f32(&mut floats, tensor.dtype, &bytes);
+    Ok(floats)
+}
+
+fn compare_digest<B: Platform>(tensor: &TensorMut<'_, B>, expected: &Digest) -> Result<(), Error> {
+    let mut hasher = Hasher::default();
+    for shard in &tensor.shards {
+        B::read_back(shard.value(), &mut |piece| hasher.update(piece))?;
+    }
+    match hasher.finish() {
+        digest if digest == *expected => Ok(()),
+        digest => Err(Error::Verification(format!(
+            "parameter `{}` differs from the checkpoint: its digest is {digest}, not {expected}",
+            tensor.spec.name
+        ))),
     }
 }
 
 fn for_each_tensor<B: Platform>(
     model: &mut Gpt2<B>,
     config: &Config,
+    bring: &mut BringLayer<'_, B>,
     mut check: impl FnMut(&TensorMut<'_, B>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    for tensor in model.tensors_mut(config) {
-        // Reading a lazy parameter would initialise it, and hide that it was never loaded.
-        if !tensor.shards.iter().all(|shard| shard.is_initialised()) {
-            let reason = format!("parameter `{}` was never given a value", tensor.spec.name);
-            return Err(Error::Verification(reason));
+    let layers = std::iter::once(None).chain((0..config.layers).map(Some));
+    for layer in layers {
+        if let Some(layer) = layer {
+            bring(model, layer)?;
         }
-        check(&tensor)?;
+        let tensors = model.tensors_mut(config).into_iter();
+        for tensor in tensors.filter(|tensor| tensor.spec.layer == layer) {
+            // Reading a lazy parameter would initialise it, and hide that it was never loaded.
+            if !tensor.shards.iter().all(|shard| shard.is_initialised()) {
+                let reason = format!("parameter `{}` was never given a value", tensor.spec.name);
+                return Err(Error::Verification(reason));
+            }
+            check(&tensor)?;
+        }
     }
     Ok(())
 }
@@ -165,12 +276,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_logits_pass_and_one_wrong_or_missing_one_fails() {
-        let reference = [1.0, -2.0, 0.5];
-        assert_eq!(logits(&reference, &reference, 1e-4).unwrap(), 0.0);
-        assert!(logits(&[1.0, -2.0, 0.501], &reference, 1e-4).is_err());
-        assert!(logits(&[1.0, f32::NAN, 0.5], &reference, 1e-4).is_err());
-        assert!(logits(&[1.0, -2.0], &reference, 1e-4).is_err());
+    fn an_element_that_is_off_by_more_than_its_block_allows_is_found() {
+        let expected = Expected {
+            floats: vec![1.0, 2.0, 30.0, 40.0],
+            tolerances: vec![0.01, 0.2],
+        };
+        assert!(expected.compare(&[1.005, 2.0, 30.1, 40.0], 2).is_ok());
+        assert_eq!(
+            expected.compare(&[1.02, 2.0, 30.0, 40.0], 2),
+            Err((1.02, 1.0))
+        );
+        assert!(expected.compare(&[1.0, 2.0, 30.0, f32::NAN], 2).is_err());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::meter::{
 };
 use crate::outcome::{Outcome, Status};
 use crate::{
-    BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits,
-    MemoryModel, Platform, Reads, Run, devices, reference, verify,
+    BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits, Kept,
+    MemoryModel, Platform, Reads, Run, Target, Tuning, devices, reference, verify,
 };
 
 /// What a worker is to do.
@@ -25,8 +25,12 @@ use crate::{
 pub struct RunSpec {
     /// The model's dimensions.
     pub config: gpt2::Config,
+    /// The experiment, or the variant of it: [`Experiment::NAME`], or a name of [`Experiment::VARIANTS`].
+    pub variant: String,
     /// The dtype of the checkpoint.
     pub dtype: Dtype,
+    /// What the technique works with.
+    pub tuning: Tuning,
     /// The device to load to.
     pub device: DeviceSpec,
     /// The state of the page cache to load from.
@@ -83,10 +87,23 @@ fn ended(error: &Error) -> Outcome {
 }
 
 pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Error> {
-    E::applies(B::MEMORY).map_err(|reason| Error::Unsupported {
+    let variants = E::VARIANTS.iter().map(|variant| variant.name);
+    let known = std::iter::once(E::NAME).chain(variants);
+    let variant = known
+        .into_iter()
+        .find(|name| *name == spec.variant)
+        .ok_or_else(|| Error::Setup(format!("{} is no way of {}", spec.variant, E::NAME)))?;
+    let target = Target {
+        variant,
+        memory: B::MEMORY,
+        dtype: spec.dtype,
+    };
+    E::applies(target).map_err(|reason| Error::Unsupported {
         device: spec.device.to_string(),
         reason: reason.to_owned(),
     })?;
+    let kept = E::keeps(target);
+    let dtype = kept.dtype(spec.dtype);
     let diary = spec.last_words.as_deref().and_then(Diary::open);
     let diary = diary.map(Arc::new);
     let arrive = |stage| {
@@ -99,18 +116,18 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
     };
     arrive(Stage::SetUp);
     let mut driver = B::watch_driver(spec.device.index);
-    let device = open_device::<B>(spec)?;
+    let device = open_device::<B>(spec, dtype)?;
     warm_up::<B>(&device)?;
     spec.host.impose()?;
     let resident_fraction = match E::READS {
         Reads::Nothing => None,
-        Reads::StateDict | Reads::PerTensor => {
+        Reads::StateDict | Reads::Only(_) => {
             let is_capped = spec.host.cgroup.is_some() && spec.host.cap_bytes.is_some();
             spec.cache.establish(&spec.checkpoint, is_capped)?
         }
     };
     let max_tensor_bytes = B::max_tensor_bytes(&device);
-    let footprint = Footprint::new(&spec.config, spec.dtype, max_tensor_bytes);
+    let footprint = Footprint::new(&spec.config, spec.dtype, max_tensor_bytes, spec.tuning);
     let contract = E::contract(B::MEMORY, footprint);
 
     let for_recorder = device.clone();
@@ -122,9 +139,12 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
     };
     let disturbances = Disturbances::watch();
     let pool_before = B::reset_pool_peak(&device);
-    let run = Run::<B> {
+    let mut run = Run::<B> {
         config: spec.config,
-        dtype: spec.dtype,
+        stored: spec.dtype,
+        dtype,
+        variant,
+        tuning: spec.tuning,
         device: device.clone(),
         checkpoint: spec.checkpoint.clone(),
         max_tensor_bytes,
@@ -133,8 +153,14 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
             false => Recorder::start(instruments),
         },
     };
-    let model = E::load(&run)?;
+    let mut model = E::load(&run)?;
     B::finish(&device)?;
+    run.recorder.stop_clock();
+    // A model that does not hold all its layers holds the most while forward goes through it.
+    let forward = match E::STREAMS_LAYERS && !spec.only_time {
+        true => Some(forward::<E, B>(&run, &mut model)?),
+        false => None,
+    };
     let peaks = run.recorder.finish();
     let pool = B::pool_peak(&device).zip(pool_before);
     let pool = pool.map(|(peak, before)| peak.above(before));
@@ -159,7 +185,16 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
         resident_fraction,
         ..measured::<B>(&peaks, &device)
     };
-    match verified::<E, B>(spec, model, &device, &peaks, footprint, &mut outcome) {
+    let mut verification = Verification {
+        spec,
+        run: &run,
+        model,
+        kept,
+        forward,
+        floor_bytes: footprint.model_bytes,
+        outcome: &mut outcome,
+    };
+    match verification.verify::<E>(&peaks) {
         Ok(()) => outcome.verified = true,
         Err(error) => {
             outcome.status = ended(&error).status;
@@ -169,26 +204,43 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
     Ok(outcome)
 }
 
+/// The logits for the reference tokens, and the seconds that they took.
+fn forward<E: Experiment, B: Platform>(
+    run: &Run<B>,
+    model: &mut Gpt2<B>,
+) -> Result<(Vec<f32>, f64), Error> {
+    let start = Instant::now();
+    let mut bring = |model: &mut Gpt2<B>, layer| E::bring_layer(run, model, layer);
+    let logits = B::logits(model, &reference::REFERENCE_TOKENS, &run.device, &mut bring)?;
+    Ok((logits, start.elapsed().as_secs_f64()))
+}
+
 /// Opens the device, and makes the run's dtype the default of what is created there and on the host.
-fn open_device<B: Platform>(spec: &RunSpec) -> Result<B::Device, Error> {
+fn open_device<B: Platform>(spec: &RunSpec, dtype: Dtype) -> Result<B::Device, Error> {
     let device = B::open(spec.device.index)?;
-    let dtype = match spec.dtype {
+    let unable = |reason: String| Error::Unsupported {
+        device: spec.device.to_string(),
+        reason: format!("cannot compute in {dtype}: {reason}"),
+    };
+    let burn_dtype = match dtype {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
         Dtype::Bf16 => DType::BF16,
+        Dtype::I8 => {
+            return Err(unable(
+                "it is what quantised weights are stored in".to_owned(),
+            ));
+        }
     };
-    let refused = |error| Error::Unsupported {
-        device: spec.device.to_string(),
-        reason: format!("cannot compute in {}: {error}", spec.dtype),
-    };
+    let refused = |error| unable(format!("{error}"));
     // f32 is the default already, and on bf16 software Vulkan would have to be asked first: a tensor of an
     // unsupported dtype poisons its server (CubeCL 0.10). This call asks.
-    if spec.dtype != Dtype::F32 {
-        set_default_dtypes::<B>(&device, dtype, <B as BackendTypes>::IntElem::dtype())
+    if dtype != Dtype::F32 {
+        set_default_dtypes::<B>(&device, burn_dtype, <B as BackendTypes>::IntElem::dtype())
             .map_err(refused)?;
         if spec.device.backend != BackendKind::Flex {
             let ints = <Host as BackendTypes>::IntElem::dtype();
-            set_default_dtypes::<Host>(&Default::default(), dtype, ints).map_err(refused)?;
+            set_default_dtypes::<Host>(&Default::default(), burn_dtype, ints).map_err(refused)?;
         }
     }
     B::seed(&device, 0x6665_6174_6865_7221);
@@ -237,34 +289,82 @@ fn measured<B: Platform>(peaks: &Peaks, device: &B::Device) -> Outcome {
 }
 
 /// Everything that decides whether the numbers may be shown.
-fn verified<E: Experiment, B: Platform>(
-    spec: &RunSpec,
-    mut model: Gpt2<B>,
-    device: &B::Device,
-    peaks: &Peaks,
-    footprint: Footprint,
-    outcome: &mut Outcome,
-) -> Result<(), Error> {
-    if let Some(in_use) = peaks.device_in_use_bytes
-        && !spec.only_time
-        && B::MEMORY == MemoryModel::Discrete
-        && in_use < footprint.model_bytes
-    {
-        return Err(Error::Verification(format!(
-            "the device holds {in_use} bytes after the load, and the model has {}",
-            footprint.model_bytes
-        )));
-    }
-    match E::READS {
-        Reads::Nothing => verify::initial_weights(&mut model, &spec.config, spec.dtype)?,
-        Reads::StateDict | Reads::PerTensor => {
-            verify::digests(&mut model, &spec.config, &spec.digests)?;
+struct Verification<'a, B: Platform> {
+    spec: &'a RunSpec,
+    run: &'a Run<B>,
+    model: Gpt2<B>,
+    kept: Kept,
+    /// The first forward, where it ran before.
+    forward: Option<(Vec<f32>, f64)>,
+    /// What a device must hold at least, where it holds a whole model as it is stored.
+    floor_bytes: u64,
+    outcome: &'a mut Outcome,
+}
+
+impl<B: Platform> Verification<'_, B> {
+    fn verify<E: Experiment>(&mut self, peaks: &Peaks) -> Result<(), Error> {
+        let (spec, run) = (self.spec, self.run);
+        if !E::IS_FLOOR {
+            self.check_device::<E>(peaks)?;
+            self.check_parameters::<E>()?;
+            let forwards = spec.forward_in_software || !B::compiles_in_software(&run.device);
+            if forwards || self.forward.is_some() {
+                let forward = match self.forward.take() {
+                    Some(forward) => forward,
+                    None => forward::<E, B>(run, &mut self.model)?,
+                };
+                self.check_logits::<E>(forward)?;
+            }
+        }
+        match Panics::first() {
+            None => Ok(()),
+            Some(message) => Err(Error::from_panic(format!("a thread panicked: {message}"))),
         }
     }
-    if spec.forward_in_software || !B::compiles_in_software(device) {
-        let start = Instant::now();
-        let logits = B::logits(&model, &reference::REFERENCE_TOKENS, device)?;
-        outcome.first_forward_seconds = Some(start.elapsed().as_secs_f64());
+
+    fn check_device<E: Experiment>(&self, peaks: &Peaks) -> Result<(), Error> {
+        let is_whole = self.kept == Kept::Stored && !E::STREAMS_LAYERS;
+        match peaks.device_in_use_bytes {
+            Some(in_use)
+                if is_whole
+                    && !self.spec.only_time
+                    && B::MEMORY == MemoryModel::Discrete
+                    && in_use < self.floor_bytes =>
+            {
+                Err(Error::Verification(format!(
+                    "the device holds {in_use} bytes after the load, and the model has {}",
+                    self.floor_bytes
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_parameters<E: Experiment>(&mut self) -> Result<(), Error> {
+        let (spec, run, model) = (self.spec, self.run, &mut self.model);
+        let bring = &mut |model: &mut Gpt2<B>, layer| E::bring_layer(run, model, layer);
+        if E::READS == Reads::Nothing {
+            return verify::initial_weights(model, &spec.config, spec.dtype, bring);
+        }
+        match self.kept {
+            Kept::Stored => verify::digests(model, &spec.config, &spec.digests, bring),
+            Kept::Cast(dtype) => {
+                let checkpoint = run.open()?;
+                verify::casts(model, &spec.config, &checkpoint, dtype, bring)
+            }
+            Kept::Quantised => {
+                let checkpoint = run.open()?;
+                verify::quantised(model, &spec.config, &checkpoint, bring)
+            }
+        }
+    }
+
+    fn check_logits<E: Experiment>(
+        &mut self,
+        (logits, seconds): (Vec<f32>, f64),
+    ) -> Result<(), Error> {
+        let spec = self.spec;
+        self.outcome.first_forward_seconds = Some(seconds);
         if let Some(path) = &spec.save_logits {
             reference::save(&logits, path)?;
         }
@@ -273,17 +373,14 @@ fn verified<E: Experiment, B: Platform>(
                 "forward gave logits that are not finite".to_owned(),
             ));
         }
-        if let Some(path) = spec
-            .reference_logits
-            .as_ref()
-            .filter(|_| E::READS != Reads::Nothing)
-        {
+        let reference = spec.reference_logits.as_ref();
+        if let Some(path) = reference.filter(|_| E::READS != Reads::Nothing) {
             let expected = reference::read_logits(path, spec.config.vocabulary)?;
-            verify::logits(&logits, &expected, reference::logits_tolerance(spec.dtype))?;
+            let tolerance = reference::logits_tolerance(self.kept, spec.dtype);
+            let error = reference::logits_error(&logits, &expected)?;
+            self.outcome.logits_error = Some(error);
+            reference::check_logits(error, tolerance)?;
         }
-    }
-    match Panics::first() {
-        None => Ok(()),
-        Some(message) => Err(Error::from_panic(format!("a thread panicked: {message}"))),
+        Ok(())
     }
 }

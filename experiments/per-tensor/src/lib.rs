@@ -11,6 +11,7 @@
 //!         parameter.copy_(torch.load(f"parameters/{name}.pt", weights_only=True))
 //! ```
 
+use checkpoint::Format;
 use gpt2::Gpt2;
 use lab::{Contract, Error, Experiment, Footprint, MemoryModel, Phase, Platform, Reads, Run};
 
@@ -20,7 +21,7 @@ pub struct PerTensor;
 impl Experiment for PerTensor {
     const NAME: &'static str = "per-tensor";
     const SUMMARY: &'static str = "build without memory, allocate empty, load, copy and free one file per parameter at a time";
-    const READS: Reads = Reads::PerTensor;
+    const READS: Reads = Reads::Only(Format::PerTensor);
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         let one_more = size.model_bytes + size.largest_tensor_bytes;

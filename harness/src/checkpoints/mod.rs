@@ -1,5 +1,6 @@
 //! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
 
+pub mod derive;
 mod hold;
 mod import;
 mod sidecar;
@@ -92,6 +93,9 @@ impl Store {
     /// Bytes that preparing this would write: 0 where it is there already.
     pub fn missing_bytes(&self, ready: &Ready, format: Format) -> u64 {
         let is_there = match &ready.imported {
+            // Written under another name, so that what is there is whole; of these weights, or the folder is
+            // another.
+            Some(_) if !format.is_plain() => ready.path(format).exists(),
             Some(_) => is_whole(
                 &ready.path(format),
                 &metas(&ready.size.config(), ready.dtype),
@@ -127,6 +131,10 @@ impl Store {
         if self.missing_bytes(ready, format) == 0 {
             return Ok(());
         }
+        if !format.is_plain() {
+            // What it is made of.
+            self.prepare(ready, ready.state_dict_format(Format::Safetensors))?;
+        }
         let _held = hold(&ready.folder)?;
         if self.missing_bytes(ready, format) == 0 {
             // Another harness has made it meanwhile.
@@ -136,6 +144,11 @@ impl Store {
         let config = ready.size.config();
         let metas = metas(&config, ready.dtype);
         let path = ready.path(format);
+        if !format.is_plain() {
+            let from = ready.path(ready.state_dict_format(Format::Safetensors));
+            told("preparing", &path, format.disk_bytes(&metas));
+            return derive::in_a_process(&from, ready.size, format, &path);
+        }
         let written = match &ready.imported {
             Some((_, imported)) => convert(imported, &path, format, &metas)?,
             None => {
@@ -159,8 +172,11 @@ impl Store {
                 bail!("{}: differs from the file it was made of", path.display())
             }
             _ => {
-                // The weights are other ones than before: what was computed of those is void.
+                // The weights are other ones than before: what was computed and made of those is void.
                 let _ = std::fs::remove_file(ready.reference());
+                for made in Format::ALL.into_iter().filter(|format| !format.is_plain()) {
+                    let _ = std::fs::remove_file(ready.path(made));
+                }
                 sidecar.save(&ready.sidecar())
             }
         }
@@ -170,11 +186,13 @@ impl Store {
         let Ok(sidecar) = Sidecar::load(&ready.sidecar()) else {
             return false;
         };
+        let path = ready.path(format);
         sidecar.is_of(&Origin::Synthetic { seed: SEED }, ready.size)
-            && is_whole(
-                &ready.path(format),
-                &metas(&ready.size.config(), ready.dtype),
-            )
+            && match format.is_plain() {
+                true => is_whole(&path, &metas(&ready.size.config(), ready.dtype)),
+                // Written under another name, so that what is there is whole.
+                false => path.exists(),
+            }
     }
 
     /// Makes a checkpoint of the user's usable: reads its size off it, checks that every tensor is there,
@@ -324,7 +342,11 @@ fn progress(doing: &str, path: &Path, bytes: u64) -> ProgressBar {
     bar.set_prefix(doing.to_owned());
     bar.set_message(path.display().to_string());
     if bar.is_hidden() {
-        eprintln!("{doing} {} ({})", path.display(), units::bytes(bytes));
+        told(doing, path, bytes);
     }
     bar
+}
+
+fn told(doing: &str, path: &Path, bytes: u64) {
+    eprintln!("{doing} {} ({})", path.display(), units::bytes(bytes));
 }

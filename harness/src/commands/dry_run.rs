@@ -57,7 +57,7 @@ pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
 fn rough_seconds(run: &Planned) -> f64 {
     let bytes = match run.experiment.reads {
         Reads::Nothing => run.footprint().model_bytes,
-        Reads::StateDict | Reads::PerTensor => run.predicted_ram_bytes(),
+        Reads::StateDict | Reads::Only(_) => run.predicted_ram_bytes(),
     };
     (bytes + run.footprint().model_bytes) as f64 / f64::from(1 << 29)
 }

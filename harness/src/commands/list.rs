@@ -8,13 +8,13 @@ use crate::{registry, units};
 
 pub fn list() {
     let mut experiments = table(&["experiment", "what it does", "reads"]);
-    for experiment in registry::EXPERIMENTS {
+    for experiment in registry::all() {
         let reads = match experiment.reads {
-            Reads::StateDict => "a state dict: safetensors or .pth",
-            Reads::PerTensor => "a folder with a file per tensor",
-            Reads::Nothing => "nothing",
+            Reads::StateDict => "safetensors or pth".to_owned(),
+            Reads::Only(format) => format.to_string(),
+            Reads::Nothing => "nothing".to_owned(),
         };
-        experiments.add_row([experiment.name, experiment.summary, reads]);
+        experiments.add_row([experiment.name, experiment.summary, &reads]);
     }
     println!("{experiments}\n");
 

@@ -10,6 +10,7 @@ mod plot;
 mod prepare;
 mod run;
 
+use crate::checkpoints::derive;
 use crate::cli::Command;
 use crate::{readme, worker};
 
@@ -34,6 +35,9 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         Command::Compare(args) => compare::compare(&args),
         Command::Readme(args) => readme::update(&args.file),
         Command::Worker(args) => worker::work(&args),
+        Command::Derive(args) => {
+            derive::derive(&args.checkpoint, &args.size.config(), args.format, &args.to)
+        }
         Command::Reference(args) => Ok(lab::write_logits(
             &args.checkpoint,
             &args.size.config(),

@@ -18,7 +18,7 @@ use crate::manifest::{experiment_names, unknown};
 use crate::sheet::{Sheet, numbers, words};
 use crate::summary::Spread;
 use crate::supply::reference;
-use crate::worker::WorkerArgs;
+use crate::worker::{TuningArgs, WorkerArgs};
 use crate::{atomic, interrupt, registry, units};
 
 /// Two loads right behind each other.
@@ -104,7 +104,7 @@ fn worker_args(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result
     };
     let ready = store.prepared(args.size, Dtype::F32);
     let format = match experiment.reads {
-        Reads::PerTensor => Format::PerTensor,
+        Reads::Only(format) => format,
         Reads::StateDict | Reads::Nothing => Format::Safetensors,
     };
     store.prepare(&ready, format)?;
@@ -114,6 +114,7 @@ fn worker_args(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result
         size: args.size,
         device: args.device,
         dtype: Dtype::F32,
+        tuning: TuningArgs::default(),
         cache: CacheState::Warm,
         checkpoint: Some(ready.path(format)),
         digests: Some(ready.sidecar()),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use lab::{CacheState, DeviceSpec};
+use lab::{CacheState, DeviceSpec, Tuning};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -37,6 +37,7 @@ pub struct Manifest {
     pub cache_states: Vec<CacheState>,
     pub host_caps: HostCaps,
     pub format: Format,
+    pub tuning: Tuning,
     pub repeats: u32,
     pub order: Order,
     pub seed: u64,
@@ -86,6 +87,8 @@ struct File {
     #[serde(default)]
     limits: LimitsTable,
     #[serde(default)]
+    tuning: TuningTable,
+    #[serde(default)]
     claims: Vec<ClaimTable>,
 }
 
@@ -122,6 +125,47 @@ struct LimitsTable {
     budget_minutes: Option<Spanned<u64>>,
 }
 
+/// What is left out has the default.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct TuningTable {
+    staging: Option<Spanned<ByteSize>>,
+    threads: Option<Spanned<usize>>,
+    queue_depth: Option<Spanned<usize>>,
+    resident_layers: Option<Spanned<usize>>,
+}
+
+impl TuningTable {
+    fn check(self, at: &impl Fn(Range<usize>, String) -> String) -> Result<Tuning, String> {
+        let default = Tuning::default();
+        let count = |what: &str, value: Option<Spanned<usize>>, default| match value {
+            None => Ok(default),
+            Some(value) if (1..=1024).contains(value.get_ref()) => Ok(value.into_inner()),
+            Some(value) => Err(at(value.span(), format!("{what} must be from 1 to 1024"))),
+        };
+        Ok(Tuning {
+            staging_bytes: match self.staging {
+                None => default.staging_bytes,
+                // Two pieces of a page each, or more.
+                Some(bytes) if bytes.get_ref().0 >= 8192 => bytes.into_inner().0,
+                Some(bytes) => {
+                    return Err(at(
+                        bytes.span(),
+                        "staging must be at least 8 KiB".to_owned(),
+                    ));
+                }
+            },
+            threads: count("threads", self.threads, default.threads)?,
+            queue_depth: count("queue_depth", self.queue_depth, default.queue_depth)?,
+            resident_layers: count(
+                "resident_layers",
+                self.resident_layers,
+                default.resident_layers,
+            )?,
+        })
+    }
+}
+
 impl Manifest {
     /// Reads and checks the manifest at `path`.
     pub fn load(path: &Path) -> anyhow::Result<Manifest> {
@@ -155,8 +199,7 @@ impl Manifest {
         let experiments = if let [all] = &matrix.experiments[..]
             && all.get_ref() == "all"
         {
-            registry::EXPERIMENTS
-                .iter()
+            registry::techniques()
                 .map(|experiment| experiment.name)
                 .collect()
         } else {
@@ -194,12 +237,14 @@ impl Manifest {
         let format = match &matrix.format {
             None => Format::Safetensors,
             Some(format) => match parse(format.get_ref()) {
-                Ok(Format::PerTensor) => {
-                    let message = "`per-tensor` is what the experiment per-tensor reads anyway: \
-                                   the format of the others is safetensors or pth";
-                    return Err(at(format.span(), message.to_owned()));
+                Ok(format @ (Format::Safetensors | Format::Pth)) => format,
+                Ok(other) => {
+                    let message = format!(
+                        "`{other}` is what some experiments read anyway: the format of the others is safetensors \
+                         or pth"
+                    );
+                    return Err(at(format.span(), message));
                 }
-                Ok(format) => format,
                 Err(message) => return Err(at(format.span(), message)),
             },
         };
@@ -239,6 +284,7 @@ impl Manifest {
                     budget => Some(60 * positive("budget_minutes", budget, 0)?),
                 },
             },
+            tuning: file.tuning.check(&at)?,
             claims,
         })
     }
@@ -262,7 +308,7 @@ mod tests {
     fn a_short_manifest_gets_the_defaults() {
         let text = "[matrix]\nexperiments = ['all']\nsizes = ['small', 'v9-c8-e4-l1-h2']\n";
         let manifest = parse(text).unwrap();
-        assert_eq!(manifest.experiments.len(), registry::EXPERIMENTS.len());
+        assert_eq!(manifest.experiments.len(), registry::techniques().count());
         assert_eq!(manifest.devices, Devices::Auto);
         assert_eq!((manifest.repeats, manifest.order), (3, Order::Interleaved));
         assert_eq!(manifest.dtypes, [Dtype::F32]);
@@ -314,6 +360,18 @@ mod tests {
             (
                 "experiments = ['all']\nsizes = ['small']\ncache = ['hot']",
                 ":4: unknown cache state `hot`",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\n[tuning]\nstaging = '1KiB'",
+                ":5: staging must be at least 8 KiB",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\n[tuning]\nthreads = 0",
+                ":5: threads must be from 1 to 1024",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\n[tuning]\nthread = 2",
+                "did you mean `threads`?",
             ),
             ("experiments = []\nsizes = ['small']", "nothing to run"),
             ("experiments = ['all'", "test.toml:"),

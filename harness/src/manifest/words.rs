@@ -30,9 +30,7 @@ pub fn parse_device(text: &str) -> Result<DeviceSpec, String> {
 
 /// The names of all experiments.
 pub fn experiment_names() -> impl Iterator<Item = &'static str> {
-    registry::EXPERIMENTS
-        .iter()
-        .map(|experiment| experiment.name)
+    registry::all().map(|experiment| experiment.name)
 }
 
 /// What is said of an unknown word.

@@ -43,7 +43,9 @@ pub(super) fn read_index(folder: &Path) -> Result<Found, Error> {
 pub(super) fn write(folder: &Path, source: Source<'_>) -> Result<Written, Error> {
     std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
     let mut written = Written::default();
-    source.one_by_one(|name, one| {
+    let each: Vec<_> = (0..source.tensors().len()).map(|at| at..at + 1).collect();
+    source.in_parts(&each, |_, one| {
+        let name = &one.tensors()[0].name;
         let path = folder.join(format!("{name}.{EXTENSION}"));
         written.append(safetensors::write(&path, one)?);
         Ok(())

@@ -2,6 +2,7 @@
 
 mod folder;
 mod safetensors;
+mod sharded;
 
 use std::fmt;
 use std::fs::File;
@@ -24,6 +25,14 @@ pub enum Format {
     Pth,
     /// A folder with a safetensors file for each tensor, named after it.
     PerTensor,
+    /// A folder with several safetensors files and their index, as on the Hugging Face hub.
+    Sharded,
+    /// One safetensors file with every matrix as 8-bit integers, `NAME`, and their scales, `NAME.scales`.
+    Int8,
+    /// Burn's own format, of burn-store: Burn writes and reads it.
+    Burnpack,
+    /// What Burn's named MessagePack recorder writes and reads.
+    NamedMpk,
 }
 
 /// What a format's reader finds.
@@ -34,7 +43,15 @@ pub(crate) struct Found {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 3] = [Format::Safetensors, Format::Pth, Format::PerTensor];
+    pub const ALL: [Format; 7] = [
+        Format::Safetensors,
+        Format::Pth,
+        Format::PerTensor,
+        Format::Sharded,
+        Format::Int8,
+        Format::Burnpack,
+        Format::NamedMpk,
+    ];
 
     /// The name on the command line, in manifests and in records.
     pub const fn name(self) -> &'static str {
@@ -42,7 +59,20 @@ impl Format {
             Format::Safetensors => "safetensors",
             Format::Pth => "pth",
             Format::PerTensor => "per-tensor",
+            Format::Sharded => "sharded",
+            Format::Int8 => "int8",
+            Format::Burnpack => "burnpack",
+            Format::NamedMpk => "named-mpk",
         }
+    }
+
+    /// Whether a checkpoint of this format holds the tensors of the model as they are, and is written and indexed
+    /// here. The others are made of one that does.
+    pub const fn is_plain(self) -> bool {
+        matches!(
+            self,
+            Format::Safetensors | Format::Pth | Format::PerTensor | Format::Sharded
+        )
     }
 
     /// The name that a prepared checkpoint of this format has within its folder.
@@ -51,6 +81,10 @@ impl Format {
             Format::Safetensors => "model.safetensors",
             Format::Pth => "model.pth",
             Format::PerTensor => "per-tensor",
+            Format::Sharded => "sharded",
+            Format::Int8 => "model.int8.safetensors",
+            Format::Burnpack => "model.bpk",
+            Format::NamedMpk => "model.mpk",
         }
     }
 
@@ -58,7 +92,16 @@ impl Format {
     pub(crate) fn detect(path: &Path) -> Result<Format, Error> {
         let metadata = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
         if metadata.is_dir() {
-            return Ok(Format::PerTensor);
+            return Ok(match path.join(sharded::INDEX).exists() {
+                true => Format::Sharded,
+                false => Format::PerTensor,
+            });
+        }
+        if path
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().ends_with(sharded::INDEX_SUFFIX))
+        {
+            return Ok(Format::Sharded);
         }
         let mut start = [0; 9];
         let file = File::open(path).map_err(Error::io(path, "open"))?;
@@ -76,8 +119,8 @@ impl Format {
             )),
             _ => Err(Error::invalid(
                 path,
-                "is no checkpoint that is known here: safetensors, a PyTorch .pth, or a folder of \
-                 per-tensor safetensors files",
+                "is no checkpoint that is known here: safetensors, a PyTorch .pth, a folder of per-tensor \
+                 safetensors files, or the index of a sharded one",
             )),
         }
     }
@@ -87,6 +130,9 @@ impl Format {
             Format::Safetensors => safetensors::read_index(path),
             Format::Pth => pth::read_index(path),
             Format::PerTensor => folder::read_index(path),
+            Format::Sharded => sharded::read_index(path),
+            Format::Int8 => safetensors::read_index(path),
+            Format::Burnpack | Format::NamedMpk => Err(self.is_burns(path)),
         }
     }
 
@@ -95,17 +141,31 @@ impl Format {
             Format::Safetensors => safetensors::write(path, source),
             Format::Pth => pth::write(path, source),
             Format::PerTensor => folder::write(path, source),
+            Format::Sharded => sharded::write(path, source),
+            Format::Int8 => safetensors::write(path, source),
+            Format::Burnpack | Format::NamedMpk => Err(self.is_burns(path)),
         }
+    }
+
+    fn is_burns(self, path: &Path) -> Error {
+        let reason =
+            format!("is in Burn's format {self}, which is written and read by Burn itself");
+        Error::invalid(path, reason)
     }
 
     /// Bytes on disk of a checkpoint with these tensors, within a few percent: the weights, and what
     /// the format puts around each.
     pub fn disk_bytes(self, tensors: &[TensorMeta]) -> u64 {
         let around = match self {
-            Format::Safetensors | Format::Pth => 512,
             Format::PerTensor => 8192,
+            _ => 512,
         };
-        tensors.iter().map(|tensor| tensor.bytes() + around).sum()
+        let weights = |tensor: &TensorMeta| match (self, &tensor.shape[..]) {
+            // An integer for four bytes, and a scale for 32 elements.
+            (Format::Int8, [_, _]) => tensor.elements() + tensor.elements() / 8,
+            _ => tensor.bytes(),
+        };
+        tensors.iter().map(|tensor| weights(tensor) + around).sum()
     }
 }
 
@@ -125,6 +185,9 @@ impl FromStr for Format {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Format::ALL.into_iter().find(|format| format.name() == text);
-        known.ok_or_else(|| format!("unknown format `{text}`: use safetensors, pth or per-tensor"))
+        known.ok_or_else(|| {
+            let names = Format::ALL.map(Format::name).join(", ");
+            format!("unknown format `{text}`: use one of {names}")
+        })
     }
 }

@@ -47,8 +47,11 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
             StDtype::F32 => Dtype::F32,
             StDtype::F16 => Dtype::F16,
             StDtype::BF16 => Dtype::Bf16,
+            StDtype::I8 => Dtype::I8,
             other => {
-                let reason = format!("tensor `{name}` is {other:?}: weights are f32, f16 or bf16");
+                let reason = format!(
+                    "tensor `{name}` is {other:?}: weights are f32, f16, bf16, or i8 with scales"
+                );
                 return Err(Error::invalid(&path, reason));
             }
         };
@@ -73,6 +76,7 @@ pub(super) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Erro
                 Dtype::F32 => StDtype::F32,
                 Dtype::F16 => StDtype::F16,
                 Dtype::Bf16 => StDtype::BF16,
+                Dtype::I8 => StDtype::I8,
             },
             shape: tensor.shape.clone(),
             data_offsets: (start, offset),

@@ -181,6 +181,7 @@ impl StateDict<'_> {
                 "torch.FloatStorage" => Dtype::F32,
                 "torch.HalfStorage" => Dtype::F16,
                 "torch.BFloat16Storage" => Dtype::Bf16,
+                "torch.CharStorage" => Dtype::I8,
                 other => return Err(format!("is a {other}: weights are f32, f16 or bf16")),
             },
             _ => return Err("has a storage without a type".to_owned()),

@@ -60,6 +60,7 @@ fn state_dict(tensors: &[TensorMeta]) -> Vec<u8> {
             Dtype::F32 => "FloatStorage",
             Dtype::F16 => "HalfStorage",
             Dtype::Bf16 => "BFloat16Storage",
+            Dtype::I8 => "CharStorage",
         };
         out.extend(format!("ctorch\n{storage}\n").bytes());
         string(&mut out, &key.to_string());

@@ -5,16 +5,16 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Tensor};
 
-use super::layers::{Linear, Specs};
+use super::layers::{Specs, StoredLinear};
 use super::slots::Slots;
 use crate::Config;
 
 #[derive(Module, Debug)]
 pub(super) struct Attention<B: Backend> {
-    query: Linear<B>,
-    key: Linear<B>,
-    value: Linear<B>,
-    out_proj: Linear<B>,
+    query: StoredLinear<B>,
+    key: StoredLinear<B>,
+    value: StoredLinear<B>,
+    out_proj: StoredLinear<B>,
     heads: usize,
 }
 
@@ -41,7 +41,7 @@ impl<B: Backend> Attention<B> {
         let [batch, sequence, width] = x.dims();
         let head_width = width / self.heads;
         let x = x.reshape([batch * sequence, width]);
-        let heads = |linear: &Linear<B>| {
+        let heads = |linear: &StoredLinear<B>| {
             let y = linear.forward(x.clone());
             y.reshape([batch, sequence, self.heads, head_width])
                 .swap_dims(1, 2)

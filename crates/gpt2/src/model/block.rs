@@ -5,15 +5,15 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use super::attention::Attention;
-use super::layers::{LayerNorm, Linear, Specs};
+use super::layers::{LayerNorm, Specs, StoredLinear};
 use super::slots::Slots;
 use crate::Config;
 
 #[derive(Module, Debug)]
 pub(super) struct Block<B: Backend> {
     attention: Attention<B>,
-    widen: Linear<B>,
-    narrow: Linear<B>,
+    widen: StoredLinear<B>,
+    narrow: StoredLinear<B>,
     norm1: LayerNorm<B>,
     norm2: LayerNorm<B>,
 }

@@ -3,12 +3,22 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Distribution, Int, Shape, Tensor};
+use burn::tensor::{DType, Distribution, Int, Shape, Tensor};
 
 use crate::{Initial, TensorSpec};
 
 pub(super) type Matrix<B> = Param<Tensor<B, 2>>;
 pub(super) type Vector<B> = Param<Tensor<B, 1>>;
+
+/// A matrix to compute with: what is quantised becomes floats for the moment. (Burn 0.21 quantises again whatever
+/// it transposes, and its GPU backends have no lookup in a quantised table.)
+pub(super) fn rows_of<B: Backend>(matrix: &Matrix<B>) -> Tensor<B, 2> {
+    let value = matrix.val();
+    match value.dtype() {
+        DType::QFloat(_) => value.dequantize(),
+        _ => value,
+    }
+}
 
 /// Hands out lazy parameters in checkpoint order, so that shapes are written once: in the inventory.
 pub(super) struct Specs<'a, B: Backend> {
@@ -40,8 +50,8 @@ impl<'a, B: Backend> Specs<'a, B> {
         lazy_param(spec.initial, spec.shape.clone(), self.device)
     }
 
-    pub fn linear(&mut self, bias: bool) -> Linear<B> {
-        Linear {
+    pub fn linear(&mut self, bias: bool) -> StoredLinear<B> {
+        StoredLinear {
             weight: self.matrix(),
             bias: bias.then(|| self.vector()),
         }
@@ -95,18 +105,19 @@ pub(super) fn lazy_param<B: Backend, const D: usize>(
     Param::uninitialized(ParamId::new(), initialise, device.clone(), true, lazy_shape)
 }
 
-/// `y = x Wᵀ + b`, with `W` stored `[outputs, inputs]` as PyTorch does.
+/// `y = x Wᵀ + b`, with `W` stored `[outputs, inputs]` as PyTorch does. Its name is not `Linear`, for burn-store's
+/// reader of PyTorch files transposes the weights of whatever bears that name.
 #[derive(Module, Debug)]
-pub(super) struct Linear<B: Backend> {
+pub(super) struct StoredLinear<B: Backend> {
     pub weight: Matrix<B>,
     pub bias: Option<Vector<B>>,
 }
 
-impl<B: Backend> Linear<B> {
+impl<B: Backend> StoredLinear<B> {
     /// `[rows, inputs]` → `[rows, outputs]`. Two-dimensional on purpose: on a batched input Burn 0.21's
     /// flex backend would copy the transposed weight.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let y = x.matmul(self.weight.val().transpose());
+        let y = x.matmul(rows_of(&self.weight).transpose());
         match &self.bias {
             Some(bias) => y + bias.val().unsqueeze(),
             None => y,
@@ -140,12 +151,12 @@ impl<B: Backend> RowSharded<B> {
     /// The rows `ids`: `[n]` → `[n, columns]`.
     pub fn rows(&self, ids: Tensor<B, 1, Int>) -> Tensor<B, 2> {
         if let [table] = &self.shards[..] {
-            return table.val().select(0, ids);
+            return rows_of(table).select(0, ids);
         }
         let mut start = 0;
         let mut sum: Option<Tensor<B, 2>> = None;
         for shard in &self.shards {
-            let table = shard.val();
+            let table = rows_of(shard);
             let height = table.dims()[0];
             let local = ids.clone() - start as i64;
             let inside = local.clone().greater_equal_elem(0).int()
@@ -166,7 +177,7 @@ impl<B: Backend> RowSharded<B> {
     pub fn project(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let parts = self.shards.iter();
         let mut parts: Vec<_> = parts
-            .map(|shard| x.clone().matmul(shard.val().transpose()))
+            .map(|shard| x.clone().matmul(rows_of(shard).transpose()))
             .collect();
         match parts.len() {
             1 => parts.remove(0),

@@ -13,7 +13,7 @@ use crate::Config;
 #[cfg(doc)]
 use crate::TensorSpec;
 use block::Block;
-use layers::{LayerNorm, Matrix, RowSharded, Specs};
+use layers::{LayerNorm, Matrix, RowSharded, Specs, rows_of};
 pub use slots::{ShardMut, TensorMut};
 use slots::{Slot, Slots};
 
@@ -50,14 +50,34 @@ impl<B: Backend> Gpt2<B> {
 
     /// Logits `[batch, sequence, vocabulary]` for the token ids `[batch, sequence]`.
     pub fn forward(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+        let embedded = self.embed(tokens);
+        let x = (0..self.layers()).fold(embedded, |x, layer| self.layer(layer, x));
+        self.head(x)
+    }
+
+    /// How many layers there are.
+    pub fn layers(&self) -> usize {
+        self.trf_blocks.len()
+    }
+
+    /// The first step of [`Gpt2::forward`]: token ids `[batch, sequence]` → `[batch, sequence, width]`.
+    pub fn embed(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 3> {
         let [batch, sequence] = tokens.dims();
-        let width = self.pos_emb.val().dims()[1];
-        let positions = self.pos_emb.val().narrow(0, 0, sequence).unsqueeze::<3>();
+        let positions = rows_of(&self.pos_emb);
+        let width = positions.dims()[1];
+        let positions = positions.narrow(0, 0, sequence).unsqueeze::<3>();
         let embedded = self.tok_emb.rows(tokens.reshape([batch * sequence]));
-        let mut x = embedded.reshape([batch, sequence, width]) + positions;
-        for block in &self.trf_blocks {
-            x = block.forward(x);
-        }
+        embedded.reshape([batch, sequence, width]) + positions
+    }
+
+    /// One layer of [`Gpt2::forward`]: `[batch, sequence, width]` → the same. Uses that layer's parameters alone.
+    pub fn layer(&self, layer: usize, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.trf_blocks[layer].forward(x)
+    }
+
+    /// The last step of [`Gpt2::forward`]: `[batch, sequence, width]` → logits.
+    pub fn head(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, sequence, width] = x.dims();
         let x = self
             .final_norm
             .forward(x)
@@ -89,6 +109,13 @@ impl<B: Backend> Gpt2<B> {
         joined
             .map(|(spec, slots)| TensorMut::new(spec, slots))
             .collect()
+    }
+
+    /// The tensors of one layer: see [`Gpt2::tensors_mut`].
+    pub fn layer_mut(&mut self, config: &Config, layer: usize) -> Vec<TensorMut<'_, B>> {
+        let mut tensors = self.tensors_mut(config);
+        tensors.retain(|tensor| tensor.spec.layer == Some(layer));
+        tensors
     }
 
     /// Initialises every parameter that is still lazy, with random weights as [`TensorSpec::initial`]

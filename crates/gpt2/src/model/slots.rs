@@ -6,7 +6,7 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use super::layers::{LayerNorm, Linear, Matrix, RowSharded, Vector, lazy_param};
+use super::layers::{LayerNorm, Matrix, RowSharded, StoredLinear, Vector, lazy_param, rows_of};
 use crate::{Initial, TensorSpec};
 
 /// A tensor of the checkpoint, with the parameters of the model that hold it.
@@ -48,7 +48,7 @@ impl<'m, B: Backend> Slots<'m, B> {
             .push(table.shards.iter_mut().map(Slot::Matrix).collect());
     }
 
-    pub fn linear(&mut self, linear: &'m mut Linear<B>) {
+    pub fn linear(&mut self, linear: &'m mut StoredLinear<B>) {
         self.tensor(Slot::Matrix(&mut linear.weight));
         if let Some(bias) = &mut linear.bias {
             self.tensor(Slot::Vector(bias));
@@ -89,6 +89,17 @@ impl<'m, B: Backend> TensorMut<'m, B> {
 }
 
 impl<B: Backend> TensorMut<'_, B> {
+    /// Lets the values go: the parameters are lazy again, and hold no memory.
+    pub fn release(self) {
+        let initial = self.spec.initial;
+        for shard in self.shards {
+            match shard.slot {
+                Slot::Vector(param) => release(param, initial),
+                Slot::Matrix(param) => release(param, initial),
+            }
+        }
+    }
+
     /// Takes the values out, flat and in row order, initialising what is lazy; the parameters are lazy
     /// again behind it. The caller owns the only reference, so that flex gives the bytes away uncopied.
     pub fn take(self) -> Vec<Tensor<B, 1>> {
@@ -126,11 +137,24 @@ impl<B: Backend> ShardMut<'_, B> {
         }
     }
 
-    /// The parameter's value, flat, in row order; a lazy parameter is initialised by reading it.
+    /// Makes a matrix the parameter's value, as [`ShardMut::assign`] does: for values that must keep their
+    /// shape, as quantised ones.
+    ///
+    /// # Panics
+    ///
+    /// If the parameter is no matrix of this shape.
+    pub fn assign_matrix(self, tensor: Tensor<B, 2>) {
+        match self.slot {
+            Slot::Matrix(param) => replace(param, tensor),
+            Slot::Vector(_) => panic!("a vector cannot hold a matrix"),
+        }
+    }
+
+    /// The parameter's value, flat, in row order, as floats; a lazy parameter is initialised by reading it.
     pub fn value(&self) -> Tensor<B, 1> {
         match &self.slot {
             Slot::Vector(param) => param.val(),
-            Slot::Matrix(param) => flat(param.val()),
+            Slot::Matrix(param) => flat(rows_of(param)),
         }
     }
 
@@ -163,6 +187,11 @@ impl<B: Backend> Slot<'_, B> {
 fn flat<B: Backend>(tensor: Tensor<B, 2>) -> Tensor<B, 1> {
     let elements = tensor.shape().num_elements();
     tensor.reshape([elements])
+}
+
+fn release<B: Backend, const D: usize>(param: &mut Param<Tensor<B, D>>, initial: Initial) {
+    let (shape, device) = (param.lazy_shape(), param.lazy_device());
+    *param = lazy_param(initial, shape.as_slice().to_vec(), &device);
 }
 
 fn take<B: Backend, const D: usize>(

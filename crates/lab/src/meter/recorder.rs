@@ -1,6 +1,6 @@
 //! The marks of one load: reset before it, read at every step of it, summed up behind it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -75,6 +75,7 @@ pub(crate) struct Recorder {
     cgroup: Option<(CgroupPeak, u64)>,
     sampler: Option<Sampler>,
     start: Instant,
+    load_seconds: Cell<Option<f64>>,
 }
 
 #[derive(Default)]
@@ -127,6 +128,7 @@ impl Recorder {
             },
             cgroup,
             sampler,
+            load_seconds: Cell::new(None),
             start: Instant::now(),
         };
         recorder.mark();
@@ -143,6 +145,7 @@ impl Recorder {
             baseline: Baseline::default(),
             cgroup: None,
             sampler: None,
+            load_seconds: Cell::new(None),
             start: Instant::now(),
         }
     }
@@ -179,18 +182,25 @@ impl Recorder {
         }
     }
 
-    /// Stops the clock and reads every mark.
-    pub fn finish(self) -> Peaks {
-        let load_seconds = self.start.elapsed().as_secs_f64();
+    /// The load has ended; what is held is watched on until [`Recorder::finish`].
+    pub fn stop_clock(&self) {
+        self.load_seconds
+            .set(Some(self.start.elapsed().as_secs_f64()));
+    }
+
+    /// Reads every mark, once.
+    pub fn finish(&mut self) -> Peaks {
+        let elapsed = || self.start.elapsed().as_secs_f64();
+        let load_seconds = self.load_seconds.get().unwrap_or_else(elapsed);
         self.mark();
         let process = ProcessMemory::now();
-        let cgroup_peak_bytes = self.cgroup.and_then(|(mut peak, before)| {
+        let cgroup_peak_bytes = self.cgroup.take().and_then(|(mut peak, before)| {
             // The mark may be a little older than the usage: the kernel counts in batches.
             Some(peak.bytes()?.saturating_sub(before))
         });
         let bytes_read = ProcessMemory::bytes_read();
-        let sampled = self.sampler.and_then(Sampler::stop);
-        let marks = self.marks.into_inner();
+        let sampled = self.sampler.take().and_then(Sampler::stop);
+        let marks = self.marks.take();
         let counting = CountingAllocator::is_installed();
         let highest = sampled
             .as_ref()

@@ -2,15 +2,24 @@
 
 use std::sync::Once;
 
-use burn::tensor::Tensor;
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
 use cubecl::Runtime;
 use cubecl::config::memory::{MemoryConfig, PersistentMemory};
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+use cubecl::device::Device;
+use cubecl::device_handle::DeviceHandle;
+use cubecl::server::{ComputeServer, CopyDescriptor};
+use cubecl::stream_id::StreamId;
 
+use checkpoint::Dtype;
+
+use super::Filling;
 use crate::Error;
 use crate::meter::DeviceMemory;
+use crate::quantise::Quantised;
 
 /// How much of a tensor is read back at once.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -91,4 +100,96 @@ where
         start = end;
     }
     Ok(())
+}
+
+/// A device buffer, and the tensor that it will be.
+pub struct CubeFilling<R: CubeRuntime>(CubeTensor<R>);
+
+/// The tensor's memory comes from CubeCL's persistent pool, which allocates exactly what is asked for.
+pub(super) fn begin<R: CubeRuntime>(
+    device: &R::Device,
+    elements: usize,
+    dtype: Dtype,
+) -> CubeFilling<R> {
+    let client = R::client(device);
+    let bytes = elements * dtype.bytes() as usize;
+    let handle = client
+        .memory_persistent_allocation((), |()| client.empty(bytes))
+        .expect("a task that returns a handle cannot fail");
+    let dtype = match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::I8 => panic!("quantised weights are no floats: see quantise"),
+    };
+    let shape = Shape::new([elements]);
+    CubeFilling(CubeTensor::new_contiguous(
+        client,
+        device.clone(),
+        shape,
+        handle,
+        dtype,
+    ))
+}
+
+/// Pinned memory, where the runtime has any (CUDA); the host's heap otherwise.
+pub(super) fn staging<R: CubeRuntime>(device: &R::Device, bytes: usize) -> Bytes {
+    let stream = StreamId::current();
+    let server = DeviceHandle::<R::Server>::new(device.to_id());
+    let pinned = server.submit_blocking(move |server| server.staging(&[bytes], stream));
+    match pinned {
+        Ok(Ok(mut buffers)) if buffers.len() == 1 => buffers.remove(0),
+        _ => Bytes::from_elems(vec![0u8; bytes]),
+    }
+}
+
+/// Values and scales behind each other, as Burn's stores keep a quantised tensor; in the persistent pool.
+pub(super) fn quantised<B: super::Platform>(
+    device: &B::Device,
+    matrix: Quantised,
+    shape: [usize; 2],
+    scheme: QuantScheme,
+) -> Tensor<B, 2> {
+    let Quantised { values, scales } = matrix;
+    let mut bytes = values;
+    bytes.reserve_exact(4 * scales.len());
+    bytes.extend_from_slice(bytemuck::cast_slice(&scales));
+    drop(scales);
+    let data = TensorData::from_bytes(Bytes::from_elems(bytes), shape, DType::QFloat(scheme));
+    B::memory_persistent_allocations(device, data, |data| Tensor::from_data(data, device))
+}
+
+impl<R, F, I, T> Filling<CubeBackend<R, F, I, T>> for CubeFilling<R>
+where
+    R: CubeRuntime,
+    F: burn_cubecl::FloatElement,
+    I: burn_cubecl::IntElement,
+    T: burn_cubecl::element::BoolElement,
+{
+    fn memory(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+
+    /// Not by Burn's `from_data`, which copies what it is given twice (`do_create` in cubecl-runtime 0.10), nor by
+    /// `slice_assign`, which does so and needs a kernel.
+    fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error> {
+        let CubeFilling(tensor) = self;
+        // Waits for the piece before, and drains CUDA's queue of buffers to be dropped, which a loop of uploads
+        // would fill with the whole model (cubecl-cuda 0.10 empties it at a flush, and not at a sync).
+        let flushed = tensor.client.flush();
+        flushed.map_err(|error| device_error(&tensor.device, format!("{error:?}")))?;
+        let bytes = piece.len();
+        let after = tensor.handle.size_in_used() - offset_bytes - bytes as u64;
+        let place = tensor.handle.clone().offset_start(offset_bytes);
+        let place = place.offset_end(after).binding();
+        let descriptor = CopyDescriptor::new(place, [bytes].into(), [1].into(), 1);
+        let stream = StreamId::current();
+        DeviceHandle::<R::Server>::new(tensor.device.to_id())
+            .submit(move |server| server.write(vec![(descriptor, piece)], stream));
+        Ok(())
+    }
+
+    fn finish(self) -> Tensor<CubeBackend<R, F, I, T>, 1> {
+        Tensor::from_primitive(TensorPrimitive::Float(self.0))
+    }
 }

@@ -1,13 +1,16 @@
 //! NVIDIA GPUs, by the driver's own libraries, loaded at run time.
 
 use ::cubecl::cuda::CudaRuntime;
-use burn::tensor::Tensor;
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Bytes, Tensor};
 use burn_cuda::{Cuda, CudaDevice};
+use checkpoint::Dtype;
 use cudarc::driver::{result as driver, sys};
 use gpt2::Gpt2;
 
-use super::{DriverView, Platform, cubecl, forward, nvml};
+use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml};
 use crate::meter::DeviceMemory;
+use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
 
 /// A CUDA device of this machine.
@@ -125,6 +128,7 @@ fn read_pool(
 
 impl Platform for Cuda {
     const MEMORY: MemoryModel = MemoryModel::Discrete;
+    type Filling = cubecl::CubeFilling<CudaRuntime>;
 
     fn open(index: usize) -> Result<CudaDevice, Error> {
         cubecl::configure();
@@ -188,8 +192,30 @@ impl Platform for Cuda {
         cubecl::read_back(tensor, each)
     }
 
-    fn logits(model: &Gpt2<Self>, tokens: &[i32], device: &CudaDevice) -> Result<Vec<f32>, Error> {
-        forward::logits(model, tokens, device)
+    fn begin(device: &CudaDevice, elements: usize, dtype: Dtype) -> Self::Filling {
+        cubecl::begin(device, elements, dtype)
+    }
+
+    fn quantised(
+        device: &CudaDevice,
+        matrix: Quantised,
+        shape: [usize; 2],
+        scheme: QuantScheme,
+    ) -> Tensor<Self, 2> {
+        cubecl::quantised(device, matrix, shape, scheme)
+    }
+
+    fn staging_buffer(device: &CudaDevice, bytes: usize) -> Bytes {
+        cubecl::staging::<CudaRuntime>(device, bytes)
+    }
+
+    fn logits(
+        model: &mut Gpt2<Self>,
+        tokens: &[i32],
+        device: &CudaDevice,
+        bring: &mut BringLayer<'_, Self>,
+    ) -> Result<Vec<f32>, Error> {
+        forward::logits(model, tokens, device, bring)
     }
 }
 

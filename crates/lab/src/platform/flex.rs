@@ -1,15 +1,20 @@
 //! Host memory: Burn's flex backend.
 
-use burn::tensor::Tensor;
-use burn_flex::{Flex, FlexDevice};
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Bytes, Tensor, TensorData, TensorPrimitive};
+use burn_flex::{Flex, FlexDevice, FlexQTensor, FlexTensor};
+use checkpoint::Dtype;
 use gpt2::Gpt2;
+use half::{bf16, f16};
 
-use super::{Platform, forward};
+use super::{BringLayer, Filling, Platform, forward};
 use crate::meter::DeviceMemory;
+use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
 
 impl Platform for Flex {
     const MEMORY: MemoryModel = MemoryModel::Unified;
+    type Filling = HostFilling;
 
     fn open(index: usize) -> Result<FlexDevice, Error> {
         match index {
@@ -33,6 +38,30 @@ impl Platform for Flex {
         Ok(())
     }
 
+    fn begin(_: &FlexDevice, elements: usize, dtype: Dtype) -> HostFilling {
+        match dtype {
+            Dtype::F32 => HostFilling::F32(vec![0.0; elements]),
+            Dtype::F16 => HostFilling::F16(bytemuck::zeroed_vec(elements)),
+            Dtype::Bf16 => HostFilling::Bf16(bytemuck::zeroed_vec(elements)),
+            Dtype::I8 => panic!("quantised weights are no floats: see quantise"),
+        }
+    }
+
+    fn quantised(
+        _: &FlexDevice,
+        matrix: Quantised,
+        shape: [usize; 2],
+        scheme: QuantScheme,
+    ) -> Tensor<Self, 2> {
+        let values = FlexTensor::from_data(TensorData::new(matrix.values, shape));
+        let matrix = FlexQTensor::new(values, scheme, matrix.scales);
+        Tensor::from_primitive(TensorPrimitive::QFloat(matrix))
+    }
+
+    fn staging_buffer(_: &FlexDevice, bytes: usize) -> Bytes {
+        Bytes::from_elems(vec![0u8; bytes])
+    }
+
     /// In place: `into_data` would copy a tensor that the model still holds.
     fn read_back(tensor: Tensor<Self, 1>, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         let tensor = tensor.into_primitive().tensor().to_contiguous();
@@ -42,7 +71,54 @@ impl Platform for Flex {
         Ok(())
     }
 
-    fn logits(model: &Gpt2<Self>, tokens: &[i32], device: &FlexDevice) -> Result<Vec<f32>, Error> {
-        forward::logits(model, tokens, device)
+    fn logits(
+        model: &mut Gpt2<Self>,
+        tokens: &[i32],
+        device: &FlexDevice,
+        bring: &mut BringLayer<'_, Self>,
+    ) -> Result<Vec<f32>, Error> {
+        forward::logits(model, tokens, device, bring)
+    }
+}
+
+/// A vector that becomes a tensor's memory as it is. Fresh memory from the system is zero already, and no page
+/// of it is touched before it is filled.
+pub enum HostFilling {
+    /// Of f32.
+    F32(Vec<f32>),
+    /// Of f16.
+    F16(Vec<f16>),
+    /// Of bf16.
+    Bf16(Vec<bf16>),
+}
+
+impl Filling<Flex> for HostFilling {
+    fn memory(&mut self) -> Option<&mut [u8]> {
+        Some(match self {
+            HostFilling::F32(values) => bytemuck::cast_slice_mut(values),
+            HostFilling::F16(values) => bytemuck::cast_slice_mut(values),
+            HostFilling::Bf16(values) => bytemuck::cast_slice_mut(values),
+        })
+    }
+
+    fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error> {
+        let memory = self.memory().expect("host memory can be written");
+        let start = offset_bytes as usize;
+        memory[start..start + piece.len()].copy_from_slice(&piece);
+        Ok(())
+    }
+
+    fn finish(self) -> Tensor<Flex, 1> {
+        macro_rules! tensor {
+            ($values:ident) => {{
+                let elements = $values.len();
+                Tensor::from_data(TensorData::new($values, [elements]), &FlexDevice)
+            }};
+        }
+        match self {
+            HostFilling::F32(values) => tensor!(values),
+            HostFilling::F16(values) => tensor!(values),
+            HostFilling::Bf16(values) => tensor!(values),
+        }
     }
 }

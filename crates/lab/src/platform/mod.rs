@@ -4,6 +4,7 @@
 mod cubecl;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod filling;
 mod flex;
 mod forward;
 #[cfg(feature = "cuda")]
@@ -11,12 +12,20 @@ pub(crate) mod nvml;
 #[cfg(feature = "vulkan")]
 pub(crate) mod vulkan;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Bytes, Tensor};
+use checkpoint::Dtype;
 use gpt2::Gpt2;
 
 use crate::meter::{DeviceMemory, ReadBytes};
+use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
+
+pub use filling::Filling;
+
+/// Looks after a model while forward goes through it: called before each layer.
+pub type BringLayer<'a, B> = dyn FnMut(&mut Gpt2<B>, usize) -> Result<(), Error> + 'a;
 
 /// The backend of host memory: Burn's pure-Rust CPU backend.
 pub type Host = burn_flex::Flex;
@@ -25,6 +34,9 @@ pub type Host = burn_flex::Flex;
 pub trait Platform: Backend {
     /// Whose memory its tensors lie in.
     const MEMORY: MemoryModel;
+
+    /// A tensor of this platform that is being filled.
+    type Filling: Filling<Self>;
 
     /// Opens the device with this number, once in a process.
     ///
@@ -60,6 +72,37 @@ pub trait Platform: Backend {
     /// If the device reports one.
     fn finish(device: &Self::Device) -> Result<(), Error>;
 
+    /// Begins a tensor of so many elements, in memory of exactly its size.
+    fn begin(device: &Self::Device, elements: usize, dtype: Dtype) -> Self::Filling;
+
+    /// A buffer to read a piece into that is then sent to the device: in pinned memory on CUDA, from which the
+    /// GPU copies by itself.
+    fn staging_buffer(device: &Self::Device, bytes: usize) -> Bytes;
+
+    /// A quantised matrix `[rows, columns]`, in memory of its size: Burn's `TensorData::quantized` would leave flex with
+    /// twice as much, by the growth of a vector.
+    fn quantised(
+        device: &Self::Device,
+        matrix: Quantised,
+        shape: [usize; 2],
+        scheme: QuantScheme,
+    ) -> Tensor<Self, 2>;
+
+    /// Creates buffers of these sizes and writes them in pieces of `piece_bytes`, with nothing between this
+    /// program and the driver: a bound for what an upload can reach. `None` where nobody has written that.
+    ///
+    /// # Errors
+    ///
+    /// If the device refuses.
+    fn bare_upload(
+        device: &Self::Device,
+        buffers_bytes: &[u64],
+        piece_bytes: usize,
+    ) -> Option<Result<(), Error>> {
+        let _ = (device, buffers_bytes, piece_bytes);
+        None
+    }
+
     /// Hands out a tensor's bytes in order, in pieces that are small against the tensor.
     ///
     /// # Errors
@@ -67,13 +110,17 @@ pub trait Platform: Backend {
     /// If the device cannot be read.
     fn read_back(tensor: Tensor<Self, 1>, each: &mut dyn FnMut(&[u8])) -> Result<(), Error>;
 
-    /// The logits of one sequence of token ids, row after row, in f32.
+    /// The logits of one sequence of token ids, row after row, in f32. `bring` is called before each layer.
     ///
     /// # Errors
     ///
-    /// If the device cannot be read.
-    fn logits(model: &Gpt2<Self>, tokens: &[i32], device: &Self::Device)
-    -> Result<Vec<f32>, Error>;
+    /// If the device cannot be read, or what `bring` returns.
+    fn logits(
+        model: &mut Gpt2<Self>,
+        tokens: &[i32],
+        device: &Self::Device,
+        bring: &mut BringLayer<'_, Self>,
+    ) -> Result<Vec<f32>, Error>;
 
     /// Looks at who uses the device: called once before [`Platform::open`], and kept until the run has ended.
     fn watch_driver(index: usize) -> Option<Box<dyn DriverView>> {

@@ -1,13 +1,16 @@
 //! Vulkan, by wgpu: any driver, Mesa's software one included.
 
-use burn::tensor::Tensor;
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Bytes, Tensor};
 use burn_wgpu::graphics::Vulkan as VulkanApi;
 use burn_wgpu::{RuntimeOptions, Vulkan, WgpuDevice, WgpuRuntime, init_setup};
+use checkpoint::Dtype;
 use gpt2::Gpt2;
 use wgpu::DeviceType;
 
-use super::{Platform, cubecl, forward};
+use super::{BringLayer, Platform, cubecl, forward};
 use crate::meter::DeviceMemory;
+use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
 
 /// A Vulkan adapter of this machine.
@@ -53,6 +56,7 @@ pub(crate) fn adapters() -> Vec<Adapter> {
 
 impl Platform for Vulkan {
     const MEMORY: MemoryModel = MemoryModel::Discrete;
+    type Filling = cubecl::CubeFilling<WgpuRuntime>;
 
     fn open(index: usize) -> Result<WgpuDevice, Error> {
         cubecl::configure();
@@ -82,11 +86,85 @@ impl Platform for Vulkan {
         cubecl::read_back(tensor, each)
     }
 
-    fn logits(model: &Gpt2<Self>, tokens: &[i32], device: &WgpuDevice) -> Result<Vec<f32>, Error> {
-        forward::logits(model, tokens, device)
+    fn begin(device: &WgpuDevice, elements: usize, dtype: Dtype) -> Self::Filling {
+        cubecl::begin(device, elements, dtype)
+    }
+
+    fn quantised(
+        device: &WgpuDevice,
+        matrix: Quantised,
+        shape: [usize; 2],
+        scheme: QuantScheme,
+    ) -> Tensor<Self, 2> {
+        cubecl::quantised(device, matrix, shape, scheme)
+    }
+
+    fn staging_buffer(device: &WgpuDevice, bytes: usize) -> Bytes {
+        cubecl::staging::<WgpuRuntime>(device, bytes)
+    }
+
+    fn logits(
+        model: &mut Gpt2<Self>,
+        tokens: &[i32],
+        device: &WgpuDevice,
+        bring: &mut BringLayer<'_, Self>,
+    ) -> Result<Vec<f32>, Error> {
+        forward::logits(model, tokens, device, bring)
+    }
+
+    fn bare_upload(
+        device: &WgpuDevice,
+        buffers_bytes: &[u64],
+        piece_bytes: usize,
+    ) -> Option<Result<(), Error>> {
+        Some(bare_upload(device, buffers_bytes, piece_bytes))
     }
 
     fn compiles_in_software(device: &WgpuDevice) -> bool {
         matches!(device, WgpuDevice::Cpu)
     }
+}
+
+/// Buffer after buffer created, and written through the queue, each piece submitted: with wgpu alone, on the same
+/// adapter. The buffers stay until all are written, as a model's do.
+fn bare_upload(
+    device: &WgpuDevice,
+    buffers_bytes: &[u64],
+    piece_bytes: usize,
+) -> Result<(), Error> {
+    let refused = |error: &dyn std::fmt::Debug| cubecl::device_error(device, format!("{error:?}"));
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+        backends: wgpu::Backends::VULKAN,
+        ..wgpu::InstanceDescriptor::new_without_display_handle()
+    });
+    let names = adapters();
+    let found = ::cubecl::future::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+    let own = names.iter().find(|adapter| adapter.device == *device);
+    let adapter = found
+        .into_iter()
+        .find(|adapter| own.is_some_and(|own| own.name == adapter.get_info().name))
+        .ok_or_else(|| cubecl::device_error(device, "it is not there any more"))?;
+    let request = adapter.request_device(&wgpu::DeviceDescriptor {
+        required_limits: adapter.limits(),
+        ..Default::default()
+    });
+    let (bare, queue) = ::cubecl::future::block_on(request).map_err(|error| refused(&error))?;
+    let piece = vec![1u8; piece_bytes];
+    let mut buffers = Vec::with_capacity(buffers_bytes.len());
+    for &size in buffers_bytes {
+        let buffer = bare.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: size.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT),
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        for offset in (0..buffer.size()).step_by(piece_bytes) {
+            let length = (buffer.size() - offset).min(piece_bytes as u64);
+            queue.write_buffer(&buffer, offset, &piece[..length as usize]);
+            queue.submit([]);
+        }
+        buffers.push(buffer);
+    }
+    let done = bare.poll(wgpu::PollType::wait_indefinitely());
+    done.map(drop).map_err(|error| refused(&error))
 }

@@ -1,0 +1,225 @@
+//! Positioned reads: for loaders that read where they please, from several threads.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Error as IoError, ErrorKind};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::Error;
+
+/// What direct I/O asks of offsets, lengths and memory: the block of any disk, and a page.
+const BLOCK: usize = 4096;
+/// How much is read at once through [`Access::Direct`].
+const SCRATCH_BYTES: usize = 4 << 20;
+
+/// Past the page cache, or through it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Through the page cache.
+    Buffered,
+    /// Past it (`O_DIRECT`; Linux): from the disk into a buffer of the reader's, and from there to where it is
+    /// wanted.
+    Direct,
+}
+
+/// Reads byte ranges of files, which stay open. One for each thread: none shares a position or a buffer.
+pub struct Reader {
+    access: Access,
+    files: HashMap<Arc<Path>, File>,
+    scratch: Aligned,
+}
+
+impl Reader {
+    /// A reader that has opened nothing yet.
+    pub fn new(access: Access) -> Reader {
+        Reader {
+            access,
+            files: HashMap::new(),
+            scratch: Aligned::new(match access {
+                Access::Buffered => 0,
+                Access::Direct => SCRATCH_BYTES,
+            }),
+        }
+    }
+
+    /// Reads the bytes from `offset` on into `buffer`, all of it.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened (so), cannot be read, or ends before.
+    pub fn read(&mut self, path: &Arc<Path>, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        if !self.files.contains_key(path) {
+            let file = open(path, self.access)?;
+            self.files.insert(Arc::clone(path), file);
+        }
+        let file = &self.files[path];
+        let read = match self.access {
+            Access::Buffered => read_exact_at(file, buffer, offset),
+            Access::Direct => read_blocks(file, &mut self.scratch, offset, buffer),
+        };
+        read.map_err(Error::io(path, "read a tensor"))
+    }
+}
+
+/// Opens a file to read from.
+///
+/// # Errors
+///
+/// If the file is not there, or its file system knows no direct I/O.
+pub fn open(path: &Path, access: Access) -> Result<File, Error> {
+    let mut options = File::options();
+    options.read(true);
+    let action = match access {
+        Access::Buffered => "open",
+        Access::Direct => {
+            direct(&mut options);
+            "open for direct I/O"
+        }
+    };
+    options.open(path).map_err(Error::io(path, action))
+}
+
+#[cfg(target_os = "linux")]
+fn direct(options: &mut std::fs::OpenOptions) {
+    let flag = rustix::fs::OFlags::DIRECT.bits() as i32;
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, flag);
+}
+
+/// Elsewhere the page cache is not gone round.
+#[cfg(not(target_os = "linux"))]
+fn direct(_: &mut std::fs::OpenOptions) {}
+
+/// The whole blocks that hold a range of bytes.
+pub fn blocks(range: Range<u64>) -> Range<u64> {
+    let block = BLOCK as u64;
+    range.start / block * block..range.end.next_multiple_of(block)
+}
+
+fn read_blocks(
+    file: &File,
+    scratch: &mut Aligned,
+    offset: u64,
+    buffer: &mut [u8],
+) -> std::io::Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let wanted = offset + done as u64;
+        let around = blocks(wanted..offset + buffer.len() as u64);
+        let memory = scratch.memory();
+        let length = memory.len().min((around.end - around.start) as usize);
+        // The last block of a file may be short.
+        let read = read_at(file, &mut memory[..length], around.start)?;
+        let skip = (wanted - around.start) as usize;
+        if read <= skip {
+            return Err(IoError::from(ErrorKind::UnexpectedEof));
+        }
+        let count = (read - skip).min(buffer.len() - done);
+        buffer[done..done + count].copy_from_slice(&memory[skip..skip + count]);
+        done += count;
+    }
+    Ok(())
+}
+
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !buffer.is_empty() {
+        match read_at(file, buffer, offset) {
+            Ok(0) => return Err(IoError::from(ErrorKind::UnexpectedEof)),
+            Ok(count) => {
+                buffer = &mut buffer[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// One read from `offset` on, which may be short.
+///
+/// # Errors
+///
+/// What the system answers.
+#[cfg(unix)]
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
+/// One read from `offset` on, which may be short.
+///
+/// # Errors
+///
+/// What the system answers.
+#[cfg(windows)]
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}
+
+/// Memory that begins at a block, as direct I/O asks for.
+pub struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    bytes: usize,
+}
+
+impl Aligned {
+    /// Memory of whole blocks, at least `bytes` of it.
+    pub fn new(bytes: usize) -> Aligned {
+        let bytes = bytes.next_multiple_of(BLOCK);
+        let memory = vec![0; bytes + BLOCK];
+        let start = memory.as_ptr().align_offset(BLOCK);
+        Aligned {
+            memory,
+            start,
+            bytes,
+        }
+    }
+
+    /// All of it.
+    pub fn memory(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.bytes]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_range_is_read_right_through_the_cache_and_past_it() {
+        // Beside the sources: a temporary folder may lie in memory, where there is no direct I/O.
+        let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let content: Vec<u8> = (0..50_000u32).map(|value| (value % 251) as u8).collect();
+        std::fs::write(file.path(), &content).unwrap();
+        let path: Arc<Path> = file.path().into();
+        for access in [Access::Buffered, Access::Direct] {
+            let mut reader = Reader::new(access);
+            for (start, end) in [
+                (0, 50_000),
+                (1, 2),
+                (4095, 4097),
+                (8192, 12_288),
+                (49_999, 50_000),
+            ] {
+                let mut buffer = vec![0; end - start];
+                reader.read(&path, start as u64, &mut buffer).unwrap();
+                assert!(buffer == content[start..end], "{access:?} {start}..{end}");
+            }
+            let mut beyond = [0; 2];
+            let error = reader
+                .read(&path, 49_999, &mut beyond)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let path: Arc<Path> = Path::new("/no/such/file").into();
+        let error = Reader::new(Access::Buffered).read(&path, 0, &mut [0]);
+        assert!(error.unwrap_err().to_string().contains("/no/such/file"));
+    }
+}

@@ -1,0 +1,25 @@
+//! Tensors that are filled piece by piece.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bytes, Tensor};
+
+use crate::Error;
+
+/// A new tensor on its way to be filled: its memory is there, what lies in it is not.
+pub trait Filling<B: Backend>: Send {
+    /// The tensor's own memory, where the host can write there (unified memory): fill it, and nothing else
+    /// needs to be done.
+    fn memory(&mut self) -> Option<&mut [u8]>;
+
+    /// Sends a piece to its place in the tensor, where [`Filling::memory`] has none. Returns once the piece before
+    /// has arrived in the driver's hands, so that two pieces are held at a time: one that is on its way, and one
+    /// that is being read. `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
+    ///
+    /// # Errors
+    ///
+    /// If the device reports one.
+    fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error>;
+
+    /// The tensor, flat.
+    fn finish(self) -> Tensor<B, 1>;
+}

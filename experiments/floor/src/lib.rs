@@ -1,0 +1,129 @@
+//! Bounds to hold techniques against: the bytes of a load moved by a plain loop, and no model.
+//!
+//! - `floor`: the checkpoint read into fresh memory that nobody has touched. No loader that ends with a private copy and reads
+//!   with one thread is faster.
+//! - `floor:disk`: the checkpoint read past the page cache into a small buffer, by several threads. No cold load is faster.
+//! - `floor:upload`: buffers of the parameters' sizes created on the device and written from one small buffer, through the
+//!   driver's own interface. No upload is faster.
+
+use std::io::Read;
+use std::sync::Mutex;
+
+use checkpoint::{Access, Aligned};
+use gpt2::Gpt2;
+use lab::{
+    Contract, Error, Experiment, Footprint, MemoryModel, Phase, Platform, Run, Target, Tunable,
+    Variant,
+};
+
+/// See the crate's documentation.
+pub struct Floor;
+
+const DISK: &str = "floor:disk";
+const UPLOAD: &str = "floor:upload";
+
+impl Experiment for Floor {
+    const NAME: &'static str = "floor";
+    const SUMMARY: &'static str =
+        "a bound, no technique: one plain loop reads the file into fresh memory";
+    const VARIANTS: &'static [Variant] = &[
+        Variant {
+            name: DISK,
+            summary: "a bound, no technique: several threads read the file past the page cache",
+        },
+        Variant {
+            name: UPLOAD,
+            summary: "a bound, no technique: buffers are created and written through the driver alone",
+        },
+    ];
+    const TUNED_BY: &'static [Tunable] = &[Tunable::Staging, Tunable::QueueDepth];
+    const IS_FLOOR: bool = true;
+
+    fn contract(memory: MemoryModel, size: Footprint) -> Contract {
+        match memory {
+            MemoryModel::Unified => {
+                Contract::unified(size.model_bytes + 4 * size.tuning.staging_bytes)
+            }
+            // Its buffers are the driver's own, and not counted.
+            MemoryModel::Discrete => Contract::discrete(2 * size.tuning.staging_bytes, 0),
+        }
+    }
+
+    fn applies(target: Target) -> Result<(), &'static str> {
+        match (target.variant, target.memory) {
+            (UPLOAD, MemoryModel::Unified) => Err("there is nothing to upload to"),
+            (UPLOAD, MemoryModel::Discrete) | (_, MemoryModel::Unified) => Ok(()),
+            (_, MemoryModel::Discrete) => Err("it has nothing to do with a device: see flex"),
+        }
+    }
+
+    fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
+        run.enter(Phase::Read);
+        match run.variant {
+            DISK => read_disk(run)?,
+            UPLOAD => upload(run)?,
+            _ => read_all(run)?,
+        }
+        Ok(run.lazy_model())
+    }
+}
+
+/// One thread, a file, and memory that it fills from front to back.
+fn read_all<B: Platform>(run: &Run<B>) -> Result<(), Error> {
+    let path = run.checkpoint_path();
+    let failed = |error| Error::file(path, &error);
+    let mut file = checkpoint::open(path, Access::Buffered)?;
+    let bytes = file.metadata().map_err(failed)?.len() as usize;
+    let mut memory = vec![0u8; bytes];
+    for piece in memory.chunks_mut(run.tuning.piece_bytes()) {
+        file.read_exact(piece).map_err(failed)?;
+    }
+    run.enter(Phase::Drop);
+    std::hint::black_box(&memory);
+    Ok(())
+}
+
+/// As many threads as reads are to be in flight; each reads the next piece that nobody has into a buffer of its own.
+fn read_disk<B: Platform>(run: &Run<B>) -> Result<(), Error> {
+    let path = run.checkpoint_path();
+    let file = checkpoint::open(path, Access::Direct)?;
+    let bytes = file
+        .metadata()
+        .map_err(|error| Error::file(path, &error))?
+        .len();
+    let step = run.tuning.piece_bytes().min(4 << 20);
+    let offsets = Mutex::new((0..bytes).step_by(step));
+    std::thread::scope(|scope| {
+        let read = || -> std::io::Result<()> {
+            let mut buffer = Aligned::new(step);
+            loop {
+                let next = offsets.lock().expect("no thread panics").next();
+                let Some(offset) = next else { return Ok(()) };
+                checkpoint::read_at(&file, buffer.memory(), offset)?;
+            }
+        };
+        let threads: Vec<_> = (0..run.tuning.queue_depth.max(1))
+            .map(|_| scope.spawn(read))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().expect("no thread panics"))
+    })
+    .map_err(|error| Error::file(path, &error))
+}
+
+fn upload<B: Platform>(run: &Run<B>) -> Result<(), Error> {
+    run.enter(Phase::Upload);
+    let mut model = run.lazy_model();
+    let parameters = model.tensors_mut(&run.config);
+    let shards = parameters.iter().flat_map(|parameter| &parameter.shards);
+    let bytes =
+        shards.map(|shard| shard.shape().iter().product::<usize>() as u64 * run.dtype.bytes());
+    let bytes: Vec<u64> = bytes.collect();
+    B::bare_upload(&run.device, &bytes, run.tuning.piece_bytes()).unwrap_or_else(|| {
+        Err(Error::Unsupported {
+            device: format!("{:?}", run.device),
+            reason: "nobody has written a plain upload for its driver".to_owned(),
+        })
+    })
+}

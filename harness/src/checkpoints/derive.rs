@@ -1,0 +1,131 @@
+//! Checkpoints that are made of another: quantised, or in a format that Burn writes of a whole model. In a process of its own
+//! where a model is held for it, which is not the harness's to keep.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+use burn::module::Module;
+use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder};
+use burn_store::{BurnpackStore, ModuleSnapshot};
+use checkpoint::{Checkpoint, Dtype, Error, Format, TensorMeta};
+use gpt2::{Config, Size};
+use lab::convert::extend_as_f32;
+use lab::quantise::{Quantised, block_elements, scales_name};
+
+/// How much is quantised at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Makes `to`, of this format, of the plain checkpoint `from`: in another process.
+pub fn in_a_process(from: &Path, size: Size, format: Format, to: &Path) -> anyhow::Result<()> {
+    let output = Command::new(std::env::current_exe()?)
+        .arg("derive")
+        .arg("--checkpoint")
+        .arg(from)
+        .args(["--size", &size.to_string(), "--format", format.name()])
+        .arg("--to")
+        .arg(to)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{}: could not be made: {}",
+        to.display(),
+        said.trim()
+    );
+    Ok(())
+}
+
+/// The same, here. What bears the name is whole: it is written under another and renamed.
+pub fn derive(from: &Path, config: &Config, format: Format, to: &Path) -> anyhow::Result<()> {
+    match format {
+        Format::Int8 => quantise(from, config, to),
+        Format::Burnpack => saved(to, |path| {
+            let model = lab::read_model(from, config)?;
+            let mut store = BurnpackStore::from_file(path);
+            let saved = model.save_into(&mut store);
+            saved.map_err(|error| anyhow::anyhow!("burn-store: {error:?}"))
+        }),
+        Format::NamedMpk => saved(to, |path| {
+            let model = lab::read_model(from, config)?;
+            let recorder = NamedMpkFileRecorder::<FullPrecisionSettings>::new();
+            let saved = model.save_file(path, &recorder);
+            saved.map_err(|error| anyhow::anyhow!("burn: {error:?}"))
+        }),
+        plain => bail!("{plain} is written as it is, and not made of another format"),
+    }
+}
+
+/// Has `save` write beside `to`, and gives it the name.
+fn saved(to: &Path, save: impl FnOnce(PathBuf) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    let partial = tempfile::Builder::new()
+        .prefix(checkpoint::PARTIAL_PREFIX)
+        .tempdir_in(folder)
+        .with_context(|| format!("{}: cannot be written", folder.display()))?;
+    let name = to.file_name().context("a file has a name")?;
+    let unfinished = partial.path().join(name);
+    save(unfinished.clone())?;
+    std::fs::File::open(&unfinished)?.sync_all()?;
+    std::fs::rename(&unfinished, to).with_context(|| format!("{}: cannot be written", to.display()))
+}
+
+/// Every matrix as 8-bit integers and their scales, streaming: memory is bounded by a piece.
+fn quantise(from: &Path, config: &Config, to: &Path) -> anyhow::Result<()> {
+    let source = Checkpoint::open(from)?;
+    let mut metas = Vec::new();
+    for spec in config.tensors() {
+        let (name, shape) = (spec.name, spec.shape);
+        let [rows, columns] = shape[..] else {
+            metas.push(TensorMeta {
+                name,
+                dtype: Dtype::F32,
+                shape,
+            });
+            continue;
+        };
+        let scales = scales_name(&name);
+        metas.push(TensorMeta {
+            name,
+            dtype: Dtype::I8,
+            shape,
+        });
+        metas.push(TensorMeta {
+            name: scales,
+            dtype: Dtype::F32,
+            shape: vec![rows, columns / block_elements(columns)],
+        });
+    }
+    checkpoint::write(to, Format::Int8, &metas, &mut |meta, sink| {
+        let is_values = meta.dtype == Dtype::I8;
+        // Of which matrix these are the values or the scales; a vector is its own.
+        let spec = config
+            .tensors()
+            .into_iter()
+            .find(|spec| spec.name == meta.name || scales_name(&spec.name) == meta.name);
+        let spec = spec.expect("every tensor that is written is of the model");
+        let tensor = source.tensor(&spec.name, &spec.shape)?;
+        let mut floats = Vec::new();
+        let [_, columns] = spec.shape[..] else {
+            return tensor.read_in_pieces(PIECE_BYTES, |piece| {
+                floats.clear();
+                extend_as_f32(&mut floats, tensor.dtype, piece);
+                sink(bytemuck::cast_slice(&floats))
+            });
+        };
+        let row_bytes = tensor.row_bytes() as usize;
+        let rows_at_once = (PIECE_BYTES / row_bytes).max(1);
+        tensor.read_in_pieces(rows_at_once * row_bytes, |piece| {
+            floats.clear();
+            extend_as_f32(&mut floats, tensor.dtype, piece);
+            let mut matrix = Quantised::default();
+            matrix.extend(&floats, block_elements(columns));
+            match is_values {
+                true => sink(bytemuck::cast_slice(&matrix.values)),
+                false => sink(bytemuck::cast_slice(&matrix.scales)),
+            }
+        })
+    })
+    .map_err(|error: Error| anyhow::Error::from(error))?;
+    Ok(())
+}
