@@ -1,6 +1,7 @@
 //! A plan in execution: each run made, and recorded as soon as it ends.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use checkpoint::{Dtype, Format};
@@ -12,6 +13,7 @@ use crate::cli::RunOptions;
 use crate::configuration::Code;
 use crate::executor::Executor;
 use crate::exit::Ended;
+use crate::external::{Answer, External, Request};
 use crate::host_cap::HostCap;
 use crate::manifest::Manifest;
 use crate::plan::Planned;
@@ -19,6 +21,7 @@ use crate::record::Record;
 use crate::results::Results;
 use crate::smallest_cap::Search;
 use crate::supply::{Supply, reference};
+use crate::technique::Technique;
 use crate::worker::WorkerArgs;
 use crate::{interrupt, machine, units};
 
@@ -33,6 +36,8 @@ pub struct Execution<'a> {
     pub results: Results,
     pub records: Vec<Record>,
     pub prepared: Prepared,
+    /// The set-up commands that were run, and what became of each.
+    pub set_up: HashMap<Vec<String>, Result<(), String>>,
 }
 
 /// Checkpoints made sure of in this execution, and what became of it.
@@ -51,6 +56,19 @@ impl Execution<'_> {
     pub fn recorded(&self, run: &Planned) -> Option<&Record> {
         let key = self.record(run, String::new()).key();
         self.records.iter().find(|record| record.key() == key)
+    }
+
+    /// Brings what the manifest's commands depend on, each once, before anything is measured. A command whose
+    /// set-up fails is skipped with the reason.
+    pub fn set_up_externals(&mut self) {
+        for external in &self.manifest.externals {
+            if let Some(setup) = &external.setup
+                && !self.set_up.contains_key(setup)
+            {
+                eprintln!("setting up: {}", setup.join(" "));
+                self.set_up.insert(setup.clone(), external.set_up());
+            }
+        }
     }
 
     /// Makes the runs that are not recorded yet, and records each as soon as it ends.
@@ -164,9 +182,10 @@ impl Execution<'_> {
     fn make(&mut self, run: &Planned, bar: &ProgressBar) -> anyhow::Result<Option<&Record>> {
         bar.set_message(run.label());
         let mut record = self.record(run, now());
-        let Some(outcome) = self.run_one(run)? else {
+        let Some(Answer { outcome, framework }) = self.run_one(run)? else {
             return Ok(None);
         };
+        record.framework = framework;
         record.fill(&outcome);
         self.results.append(&record, &outcome.timeline)?;
         let told = format!("{:<52} {}", run.label(), tell(&outcome));
@@ -179,24 +198,89 @@ impl Execution<'_> {
     }
 
     /// `None` if it was interrupted.
-    fn run_one(&mut self, run: &Planned) -> anyhow::Result<Option<Outcome>> {
+    fn run_one(&mut self, run: &Planned) -> anyhow::Result<Option<Answer>> {
         if interrupt::requested() {
             return Ok(None);
         }
         if let Some(reason) = run.obstacle(machine::available_memory_bytes()) {
-            return Ok(Some(Outcome::ended(Status::Skipped, reason)));
+            return Ok(Some(Answer::ended(Status::Skipped, reason)));
         }
-        match self.worker_args(run) {
-            Ok(args) => Ok(self.executor.execute(args)?),
+        let needed = match &run.technique {
+            Technique::Ours(experiment) => self
+                .worker_args(run, experiment.name)
+                .map(|args| self.executor.execute(args)),
+            Technique::External(external) => self.ask(run, external),
+        };
+        match needed {
+            Ok(answer) => Ok(answer?),
             Err(_) if interrupt::requested() => Ok(None),
-            Err(reason) => Ok(Some(Outcome::ended(Status::Failed, reason))),
+            Err(reason) => Ok(Some(Answer::ended(Status::Failed, reason))),
         }
     }
 
+    /// One run of a command; outside, why there is nothing that it could load.
+    fn ask(
+        &mut self,
+        run: &Planned,
+        external: &External,
+    ) -> Result<std::io::Result<Option<Answer>>, String> {
+        let setup = external.setup.as_ref();
+        if let Some(Err(reason)) = setup.and_then(|setup| self.set_up.get(setup)) {
+            let reason = format!("its set-up failed: {reason}");
+            return Ok(Ok(Some(Answer::ended(Status::Skipped, reason))));
+        }
+        let ready = self.ready(run)?;
+        let (checkpoint, reference) = ready.ok_or("a command reads a checkpoint")?;
+        let request = Request {
+            config: run.size.config(),
+            dtype: run.dtype,
+            device: run.device.spec,
+            checkpoint: &checkpoint,
+            format: external.format,
+            threads: run.tuning.threads,
+            cache: run.cache,
+            cap_bytes: run.host_cap_bytes(),
+            reference: &reference,
+            timeout: Duration::from_secs(self.manifest.limits.timeout_seconds),
+        };
+        Ok(self.executor.ask(external, &request))
+    }
+
+    /// Makes sure of the checkpoint that a run reads, and of the logits it is compared with. `None` where it reads
+    /// none.
+    fn ready(&mut self, run: &Planned) -> Result<Option<(PathBuf, PathBuf)>, String> {
+        let Some(format) = self.supply.format(run) else {
+            return Ok(None);
+        };
+        let ready = self.supply.ready(run)?;
+        let key = (run.size, run.dtype, format);
+        let store = self.supply.store;
+        self.prepared
+            .entry(key)
+            .or_insert_with(|| {
+                store
+                    .prepare(&ready, format)
+                    .map_err(|error| format!("{error:#}"))
+            })
+            .clone()?;
+        let reference = match &self.options.reference {
+            Some(given) => given.clone(),
+            None => {
+                // Computed of a plain checkpoint, whatever is made of it.
+                let plain = match format.is_plain() {
+                    true => format,
+                    false => ready.state_dict_format(Format::Safetensors),
+                };
+                reference(&ready, plain)?
+            }
+        };
+        Ok(Some((ready.path(format), reference)))
+    }
+
     /// Makes sure of everything that the run needs on disk.
-    fn worker_args(&mut self, run: &Planned) -> Result<WorkerArgs, String> {
+    fn worker_args(&mut self, run: &Planned, experiment: &str) -> Result<WorkerArgs, String> {
         let mut args = WorkerArgs {
-            experiment: run.experiment.name.to_owned(),
+            experiment: experiment.to_owned(),
             size: run.size,
             device: run.device.spec,
             dtype: run.dtype,
@@ -216,26 +300,11 @@ impl Execution<'_> {
             let file = format!("{}.safetensors", run.id(&self.code));
             args.save_logits = Some(self.results.folder().join("logits").join(file));
         }
-        let Some(format) = self.supply.format(run) else {
-            return Ok(args);
-        };
-        let ready = self.supply.ready(run)?;
-        let key = (run.size, run.dtype, format);
-        let store = self.supply.store;
-        self.prepared
-            .entry(key)
-            .or_insert_with(|| {
-                store
-                    .prepare(&ready, format)
-                    .map_err(|error| format!("{error:#}"))
-            })
-            .clone()?;
-        args.checkpoint = Some(ready.path(format));
-        args.digests = Some(ready.sidecar());
-        args.reference = Some(match &self.options.reference {
-            Some(given) => given.clone(),
-            None => reference(&ready, format)?,
-        });
+        if let Some((checkpoint, reference)) = self.ready(run)? {
+            args.checkpoint = Some(checkpoint);
+            args.digests = Some(self.supply.ready(run)?.sidecar());
+            args.reference = Some(reference);
+        }
         Ok(args)
     }
 
@@ -255,7 +324,7 @@ impl Execution<'_> {
             device: run.device.spec.to_string(),
             backend: run.device.spec.backend.name().to_owned(),
             memory_model: run.memory_model().name().to_owned(),
-            experiment: run.experiment.name.to_owned(),
+            experiment: run.technique.name().to_owned(),
             model: run.size.to_string(),
             dtype: run.dtype.to_string(),
             format: format.map(|format| format.to_string()),
@@ -268,7 +337,6 @@ impl Execution<'_> {
             host_cap_mechanism: cap_bytes.and_then(|_| self.executor.caps().mechanism()),
             checkpoint: ready.map(|ready| ready.identity),
             tuning: run.tuning_words(),
-            framework: Some(machine::framework()),
             ..Record::unmeasured()
         }
     }

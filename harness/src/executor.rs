@@ -6,11 +6,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::meter::LastWords;
-use lab::{HostCaps, Outcome, Status};
+use lab::{Cgroup, HostCaps, Outcome, Status};
 
 use crate::autopsy::Remains;
-use crate::interrupt;
+use crate::external::{Answer, External, Request};
 use crate::worker::WorkerArgs;
+use crate::{interrupt, machine};
 
 /// Runs workers one after the other.
 pub struct Executor {
@@ -34,19 +35,45 @@ impl Executor {
         &self.caps
     }
 
-    /// One run in a fresh process, in a cgroup of its own where there are any. `None` if it was interrupted.
-    pub fn execute(&self, args: WorkerArgs) -> std::io::Result<Option<Outcome>> {
-        if let (HostCaps::Unavailable(reason), Some(_)) = (&self.caps, args.host_cap) {
-            return Ok(Some(Outcome::ended(Status::Skipped, *reason)));
+    /// A cgroup for one run, where there are any; why the run cannot be made under its cap.
+    fn cgroup(&self, host_cap: Option<u64>) -> Result<Option<Cgroup>, String> {
+        if let (HostCaps::Unavailable(reason), Some(_)) = (&self.caps, host_cap) {
+            return Err((*reason).to_owned());
         }
-        let cgroup = match (self.caps.new_cgroup(), args.host_cap) {
-            (Ok(cgroup), _) => cgroup,
+        match (self.caps.new_cgroup(), host_cap) {
+            (Ok(cgroup), _) => Ok(cgroup),
             // Without a cap it is only one instrument less.
-            (Err(_), None) => None,
-            (Err(error), Some(_)) => {
-                let reason = format!("no cgroup can be made to enforce the host cap: {error}");
-                return Ok(Some(Outcome::ended(Status::Skipped, reason)));
-            }
+            (Err(_), None) => Ok(None),
+            (Err(error), Some(_)) => Err(format!(
+                "no cgroup can be made to enforce the host cap: {error}"
+            )),
+        }
+    }
+
+    /// One run of an external command. `None` if it was interrupted.
+    pub fn ask(
+        &self,
+        external: &External,
+        request: &Request<'_>,
+    ) -> std::io::Result<Option<Answer>> {
+        match self.cgroup(request.cap_bytes) {
+            Ok(cgroup) => external.run(request, cgroup.as_ref()),
+            Err(reason) => Ok(Some(Answer::ended(Status::Skipped, reason))),
+        }
+    }
+
+    /// One run in a fresh process, in a cgroup of its own where there are any. `None` if it was interrupted.
+    pub fn execute(&self, args: WorkerArgs) -> std::io::Result<Option<Answer>> {
+        let framework = Some(machine::framework());
+        let outcome = self.outcome(args)?;
+        Ok(outcome.map(|outcome| Answer { outcome, framework }))
+    }
+
+    /// As [`Executor::execute`], without what loaded.
+    pub fn outcome(&self, args: WorkerArgs) -> std::io::Result<Option<Outcome>> {
+        let cgroup = match self.cgroup(args.host_cap) {
+            Ok(cgroup) => cgroup,
+            Err(reason) => return Ok(Some(Outcome::ended(Status::Skipped, reason))),
         };
         let last_words = tempfile::NamedTempFile::new().ok();
         let last_words_path = last_words.as_ref().map(|file| file.path().to_owned());

@@ -12,6 +12,7 @@ mod configuration;
 mod execution;
 mod executor;
 mod exit;
+mod external;
 mod host_cap;
 mod interrupt;
 mod machine;
@@ -29,6 +30,7 @@ mod suggest;
 mod summary;
 mod supply;
 mod table;
+mod technique;
 mod units;
 mod worker;
 

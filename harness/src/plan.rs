@@ -4,19 +4,18 @@ use std::collections::HashSet;
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use lab::{
-    BackendKind, CacheState, DeviceReport, Footprint, MemoryModel, Reads, Registered, Tuning,
-};
+use lab::{BackendKind, CacheState, Contract, DeviceReport, Footprint, MemoryModel, Tuning};
 
 use crate::configuration::Code;
 use crate::host_cap::HostCap;
 use crate::manifest::{Devices, HostCaps, Manifest, Order};
+use crate::technique::Technique;
 use crate::units;
 
 /// One run that is to be made.
 #[derive(Clone)]
 pub struct Planned {
-    pub experiment: &'static Registered,
+    pub technique: Technique,
     pub size: Size,
     pub device: DeviceReport,
     pub dtype: Dtype,
@@ -43,7 +42,7 @@ impl Planned {
         } else {
             ""
         };
-        let name = self.experiment.name.replace(':', "-");
+        let name = self.technique.name().replace(':', "-");
         let tuning = self
             .tuning_words()
             .filter(|_| self.tuning != Tuning::default());
@@ -58,7 +57,7 @@ impl Planned {
 
     /// What a person reads while it runs.
     pub fn label(&self) -> String {
-        let (name, size, device) = (self.experiment.name, self.size, self.device.spec);
+        let (name, size, device) = (self.technique.name(), self.size, self.device.spec);
         let cap = match self.host_cap {
             HostCap::None => String::new(),
             cap => format!(" cap {cap}"),
@@ -74,11 +73,7 @@ impl Planned {
 
     /// The checkpoint's format that this run reads, where it reads one.
     pub fn format(&self, state_dict: Format) -> Option<Format> {
-        match self.experiment.reads {
-            Reads::StateDict => Some(state_dict),
-            Reads::Only(format) => Some(format),
-            Reads::Nothing => None,
-        }
+        self.technique.format(state_dict)
     }
 
     /// The model's footprint. The device's limit is not known before it is opened; the whole tensor is an
@@ -89,12 +84,12 @@ impl Planned {
 
     /// What of the tuning it heeds, for records.
     pub fn tuning_words(&self) -> Option<String> {
-        self.tuning.describe(self.experiment.tuned_by)
+        self.tuning.describe(self.technique.tuned_by())
     }
 
     /// Whether the experiment makes sense on this device, for this dtype; the reason where it does not.
     pub fn applies(&self) -> Result<(), &'static str> {
-        self.experiment.applies(self.memory_model(), self.dtype)
+        self.technique.applies(self.memory_model(), self.dtype)
     }
 
     /// Whose memory the device has.
@@ -105,11 +100,20 @@ impl Planned {
     /// The peak that this run is expected to put into the host's RAM, by its contract: on a software device
     /// the device's share lies there too.
     pub fn predicted_ram_bytes(&self) -> u64 {
-        let contract = (self.experiment.contract)(self.memory_model(), self.footprint());
+        let Some(contract) = self.contract() else {
+            // Of a command of somebody else's nothing is known; the plainest load holds the model twice.
+            return 2 * self.footprint().model_bytes;
+        };
         let device = contract
             .device_bytes
             .filter(|_| self.device.is_in_host_memory);
         contract.host_heap_bytes + device.unwrap_or(0)
+    }
+
+    /// The peaks that it promises, where it promises any.
+    pub fn contract(&self) -> Option<Contract> {
+        self.technique
+            .contract(self.memory_model(), self.footprint())
     }
 
     /// Why it would not be run; `None` where it would.
@@ -123,8 +127,8 @@ impl Planned {
         if let Err(reason) = self.applies() {
             return Some(reason.to_owned());
         }
-        let contract = (self.experiment.contract)(self.memory_model(), self.footprint());
-        if let (Some(predicted), Some(free)) = (contract.device_bytes, self.device.free_bytes)
+        let on_device = self.contract().and_then(|contract| contract.device_bytes);
+        if let (Some(predicted), Some(free)) = (on_device, self.device.free_bytes)
             && predicted > free
         {
             let [predicted, free] = [predicted, free].map(units::bytes);
@@ -163,7 +167,7 @@ pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
         }
     }
     if manifest.order == Order::Grouped {
-        let place = |run: &Planned| crate::registry::position(run.experiment.name);
+        let place = |run: &Planned| crate::registry::position(run.technique.name());
         runs.sort_by_key(|run| (run.size.config().parameters(), run.device.spec, place(run)));
     }
     leave_out_inapplicable(&mut runs);
@@ -171,11 +175,12 @@ pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
     let is_free = |run: &Planned| run.host_cap == HostCap::None;
     let any_is_free = runs.iter().any(is_free);
     for run in &mut runs {
-        let loads = run.experiment.reads != Reads::Nothing && !run.experiment.is_floor;
+        let is_ours = matches!(run.technique, Technique::Ours(_));
+        let loads = is_ours && !run.technique.reads_nothing() && !run.technique.is_floor();
         // Compiling takes memory, too: not under a cap, if there are runs without.
         let may = loads && (is_free(run) || !any_is_free);
         // Other weights than the checkpoint's compute other logits: each of them once.
-        let kept = run.experiment.keeps(run.memory_model(), run.dtype);
+        let kept = run.technique.keeps(run.memory_model(), run.dtype);
         run.forward_in_software =
             may && forwarded.insert((run.device.spec, run.size, run.dtype, kept));
     }
@@ -185,12 +190,12 @@ pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
 /// What makes no sense on a device or for a dtype is left out, if the experiment is run on another: only what
 /// would not be run at all becomes a row that says why.
 fn leave_out_inapplicable(runs: &mut Vec<Planned>) {
-    let applicable: HashSet<&str> = runs
+    let applicable: HashSet<String> = runs
         .iter()
         .filter(|run| run.applies().is_ok())
-        .map(|run| run.experiment.name)
+        .map(|run| run.technique.name().to_owned())
         .collect();
-    runs.retain(|run| run.applies().is_ok() || !applicable.contains(run.experiment.name));
+    runs.retain(|run| run.applies().is_ok() || !applicable.contains(run.technique.name()));
 }
 
 /// One repeat of everything that is to be run at one size.
@@ -216,8 +221,9 @@ fn matrix_of(
         for &dtype in &manifest.dtypes {
             for &cache in &manifest.cache_states {
                 for &host_cap in host_caps {
-                    runs.extend(manifest.experiments.iter().map(|name| Planned {
-                        experiment: crate::registry::find(name).expect("names are checked"),
+                    let spec = device.spec;
+                    runs.extend(manifest.techniques_on(spec).map(|technique| Planned {
+                        technique,
                         size,
                         device: device.clone(),
                         dtype,
@@ -261,8 +267,12 @@ fn devices(wanted: &Devices, found: &[DeviceReport]) -> Vec<DeviceReport> {
 mod tests {
     use super::*;
 
+    /// Plain ones, that apply everywhere.
+    const PLAIN: usize = 4;
+
     fn manifest(text: &str) -> Manifest {
-        let text = format!("[matrix]\nexperiments = ['all']\n{text}\n");
+        let plain = "['init-only', 'naive', 'mmap-assign', 'per-tensor']";
+        let text = format!("[matrix]\nexperiments = {plain}\n{text}\n");
         Manifest::parse("test".to_owned(), "test.toml", &text).unwrap()
     }
 
@@ -290,7 +300,7 @@ mod tests {
             &found(),
         );
         assert!(asked[0].obstacle(None).unwrap().contains("no d"));
-        assert_eq!(asked.len(), 2 * 3 * crate::registry::EXPERIMENTS.len());
+        assert_eq!(asked.len(), 2 * 3 * PLAIN);
     }
 
     #[test]
@@ -322,7 +332,7 @@ mod tests {
         let runs = plan(&manifest(text), &found());
         let naive: Vec<_> = runs
             .iter()
-            .filter(|run| run.experiment.name == "naive" && run.repeat == 1)
+            .filter(|run| run.technique.name() == "naive" && run.repeat == 1)
             .collect();
         let mut ids: Vec<_> = naive.iter().map(|run| run.id(&code(None))).collect();
         ids.sort();
@@ -343,8 +353,8 @@ mod tests {
         let runs = plan(&manifest("sizes = ['small']\ndevices = ['flex']"), &found());
         let repeats: Vec<_> = runs.iter().map(|run| run.repeat).collect();
         assert!(repeats.is_sorted());
-        let all = crate::registry::EXPERIMENTS.len();
-        let first: HashSet<_> = runs[..all].iter().map(|run| run.experiment.name).collect();
+        let all = PLAIN;
+        let first: HashSet<_> = runs[..all].iter().map(|run| run.technique.name()).collect();
         assert_eq!(first.len(), all);
     }
 
@@ -360,7 +370,7 @@ mod tests {
             .map(|run| run.device.spec.to_string())
             .collect();
         assert_eq!(large, HashSet::from(["flex".to_owned()]));
-        assert_eq!(runs.len(), 3 * crate::registry::EXPERIMENTS.len());
+        assert_eq!(runs.len(), 3 * PLAIN);
     }
 
     #[test]
@@ -371,11 +381,38 @@ mod tests {
     }
 
     #[test]
+    fn weights_that_are_other_ones_once_loaded_compute_their_own_logits() {
+        let text = "[matrix]\nexperiments = ['naive', 'streamed', 'half', 'quantized']\nsizes = ['small']";
+        let manifest = Manifest::parse("test".to_owned(), "test.toml", text).unwrap();
+        let runs = plan(&manifest, &found());
+        let on_vulkan = runs
+            .iter()
+            .filter(|run| run.forward_in_software && run.device.spec.to_string() == "vulkan");
+        assert_eq!(on_vulkan.count(), 3);
+    }
+
+    #[test]
+    fn what_makes_no_sense_somewhere_is_left_out_there_and_is_a_row_where_it_would_be_nowhere() {
+        let planned = |devices: &str| {
+            let text = format!(
+                "[matrix]\nexperiments = ['mmap-zero-copy']\nsizes = ['small']\ndevices = {devices}\nrepeats = 1"
+            );
+            let manifest = Manifest::parse("test".to_owned(), "test.toml", &text).unwrap();
+            plan(&manifest, &found())
+        };
+        let both = planned("['flex', 'vulkan']");
+        assert_eq!(both.len(), 1);
+        assert_eq!(both[0].device.spec.to_string(), "flex");
+        let nowhere = planned("['vulkan']");
+        assert!(nowhere[0].obstacle(None).unwrap().contains("memory of its own"));
+    }
+
+    #[test]
     fn a_run_that_cannot_fit_is_refused_with_the_numbers() {
         let runs = plan(&manifest("sizes = ['xl']\ndevices = ['flex']"), &found());
         let naive = runs
             .iter()
-            .find(|run| run.experiment.name == "naive")
+            .find(|run| run.technique.name() == "naive")
             .unwrap();
         assert!(naive.obstacle(Some(12 << 30)).unwrap().contains("12.2 GiB"));
         assert!(naive.obstacle(Some(64 << 30)).is_none());
@@ -394,7 +431,7 @@ mod tests {
         let runs = plan(&manifest("sizes = ['xl']\ndevices = ['vulkan']"), &found());
         let mut naive = runs
             .into_iter()
-            .find(|run| run.experiment.name == "naive")
+            .find(|run| run.technique.name() == "naive")
             .unwrap();
         naive.device.free_bytes = Some(8 << 30);
         let obstacle = naive.obstacle(Some(64 << 30)).unwrap();

@@ -56,6 +56,8 @@ impl Spoilt {
 pub struct Line {
     pub configuration: Configuration,
     pub backend: String,
+    /// What loaded it: a framework and its version, where the record tells.
+    pub framework: Option<String>,
     pub model_bytes: u64,
     pub largest_tensor_bytes: u64,
     pub is_unified: bool,
@@ -207,6 +209,7 @@ fn line(configuration: Configuration, rows: &[&Record], count_spoilt: Spoilt) ->
     Line {
         configuration,
         backend: first.backend.clone(),
+        framework: ok.iter().find_map(|row| row.framework.clone()),
         model_bytes: first.model_bytes,
         largest_tensor_bytes: first.largest_tensor_bytes,
         is_unified: first.memory_model == "unified",
@@ -266,6 +269,8 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
         "host_cap_bytes",
         "format",
         "experiment",
+        "framework",
+        "tuning",
         "model_bytes",
         "largest_tensor_bytes",
         "runs",
@@ -295,6 +300,8 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
             cap.unwrap_or_default(),
             configuration.format.clone().unwrap_or_default(),
             configuration.experiment.clone(),
+            line.framework.clone().unwrap_or_default(),
+            configuration.tuning.clone().unwrap_or_default(),
             line.model_bytes.to_string(),
             line.largest_tensor_bytes.to_string(),
             line.runs.to_string(),

@@ -72,21 +72,38 @@ impl Group<'_> {
                     "{name}: over its memory contract in {broken} of {judged} runs"
                 ));
             }
-            if let Some(why) = &line.spoilt_by {
-                let (spoilt, ok) = (line.spoilt, line.ok);
-                let what = match line.is_spoilt {
-                    true => "its numbers are those of runs that may be spoilt",
-                    false => "left out of the numbers",
-                };
-                remarks.push(format!("{name}: {spoilt} of {ok} runs, {what}: {why}"));
+        }
+        // One remark for all that the same thing may have spoilt.
+        let mut spoilt: Vec<(String, Vec<&str>)> = Vec::new();
+        for line in &self.lines {
+            let Some(why) = &line.spoilt_by else { continue };
+            let what = match line.is_spoilt {
+                true => "the numbers are those of runs that may be spoilt",
+                false => "left out of the numbers",
+            };
+            let said = format!("{} of {} runs, {what}: {why}", line.spoilt, line.ok);
+            let name = &*line.configuration.experiment;
+            match spoilt.iter_mut().find(|(known, _)| *known == said) {
+                Some((_, names)) => names.push(name),
+                None => spoilt.push((said, vec![name])),
             }
         }
+        let told = spoilt.into_iter();
+        remarks.extend(told.map(|(said, names)| format!("{}: {said}", names.join(", "))));
         remarks
     }
 
     /// The group as a table.
     pub fn sheet(&self) -> Sheet {
         let mut columns = vec![words("technique")];
+        let shows_framework = self
+            .lines
+            .iter()
+            .any(|line| line.framework != self.lines[0].framework);
+        let shows_ready = self.lines.iter().any(|line| line.ready_seconds.is_some());
+        if shows_framework {
+            columns.push(words("by"));
+        }
         if self.is_discrete() {
             columns.push(numbers("device peak"));
         }
@@ -95,11 +112,17 @@ impl Group<'_> {
             "host resident peak",
             "of it file pages",
             "load",
-            "ok",
         ];
         columns.extend(rest.map(numbers));
+        if shows_ready {
+            columns.push(numbers("load and first forward"));
+        }
+        columns.push(numbers("ok"));
         let rows = self.lines.iter().map(|line| {
             let mut row = vec![line.configuration.experiment.clone()];
+            if shows_framework {
+                row.push(line.framework.clone().unwrap_or_else(|| ABSENT.to_owned()));
+            }
             if self.is_discrete() {
                 row.push(peak(line, line.device_in_use_peak_bytes));
             }
@@ -107,6 +130,10 @@ impl Group<'_> {
             row.push(peak(line, line.host_rss_peak_bytes));
             row.push(peak(line, line.host_file_peak_bytes));
             row.push(load(line));
+            if shows_ready {
+                let ready = line.ready_seconds;
+                row.push(ready.map_or(ABSENT.to_owned(), |ready| units::seconds(ready.median)));
+            }
             row.push(format!("{}/{}", line.ok, line.runs));
             row
         });

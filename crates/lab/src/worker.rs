@@ -12,7 +12,7 @@ use checkpoint::{Digest, Dtype};
 use gpt2::Gpt2;
 
 use crate::meter::{
-    Diary, Disturbances, Disturbed, Instruments, LastWords, Panics, Peaks, Recorder, Stage,
+    Diary, Disturbances, Disturbed, Instruments, LastWords, Panics, Peaks, Process, Recorder, Stage,
 };
 use crate::outcome::{Outcome, Status};
 use crate::{
@@ -137,7 +137,7 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
         cgroup: spec.host.cgroup.as_ref(),
         diary: diary.clone(),
     };
-    let disturbances = Disturbances::watch();
+    let disturbances = Disturbances::watch(Process::Own);
     let pool_before = B::reset_pool_peak(&device);
     let mut run = Run::<B> {
         config: spec.config,

@@ -36,7 +36,8 @@ impl Experiment for Recorder {
     }
 
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
-        let model = run.lazy_model();
+        let mut model = run.lazy_model();
+        run.check_unsharded(&mut model)?;
         run.enter(Phase::Read);
         let recorder = NamedMpkFileRecorder::<FullPrecisionSettings>::new();
         let path = run.checkpoint_path().to_owned();

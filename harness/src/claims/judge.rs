@@ -80,7 +80,7 @@ pub fn judge<'a>(claims: &'a [Claim], lines: &[Line], caps: &[Found]) -> Vec<Jud
 }
 
 /// Where a claim can be judged: everything but the experiment, without a host cap.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 struct Scene<'a> {
     device: &'a str,
     model: &'a str,
@@ -118,8 +118,11 @@ impl<'a> Scene<'a> {
             Some(Memory::Unified) => self.is_unified,
             Some(Memory::Discrete) => !self.is_unified,
         };
+        let cache = claim
+            .cache
+            .is_none_or(|cache| cache.to_string() == self.cache);
         let sizes = claim.sizes.as_ref();
-        memory && sizes.is_none_or(|sizes| sizes.iter().any(|size| size == self.model))
+        memory && cache && sizes.is_none_or(|sizes| sizes.iter().any(|size| size == self.model))
     }
 
     fn find(&self, claim: &Claim, lines: &[Line], caps: &[Found]) -> Finding {
@@ -146,10 +149,15 @@ impl<'a> Scene<'a> {
     fn value(&self, variable: &Variable, lines: &[Line], caps: &[Found]) -> Result<f64, String> {
         let Variable {
             experiment,
+            size,
             measure,
         } = variable;
+        let scene = Scene {
+            model: size.as_deref().unwrap_or(self.model),
+            ..*self
+        };
         let mut of_scene = lines.iter().filter(|line| {
-            Scene::of(line) == *self && line.configuration.experiment == *experiment
+            Scene::of(line) == scene && line.configuration.experiment == *experiment
         });
         if measure == "smallest_host_cap_bytes" {
             let known: Vec<&Line> = of_scene.collect();
@@ -162,7 +170,11 @@ impl<'a> Scene<'a> {
                 .ok_or_else(|| format!("no smallest host cap of {experiment} was found"));
         }
         let Some(line) = of_scene.find(|line| line.configuration.host_cap_bytes.is_none()) else {
-            return Err(format!("{experiment} was not run"));
+            let at = size.as_ref().map(|size| format!(" at size {size}"));
+            return Err(format!(
+                "{experiment} was not run{}",
+                at.unwrap_or_default()
+            ));
         };
         let share = |part: usize, whole: usize| match whole {
             0 => Err(format!("{experiment} was not run")),

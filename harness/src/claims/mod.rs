@@ -9,17 +9,20 @@
 //! study = "12.8 GiB, against 6.4 GiB"
 //! memory = "discrete"     # or unified; both where it is left out
 //! sizes = ["xl"]          # all where it is left out
+//! cache = "warm"          # or cold; both where it is left out
 //! differs = "why Burn truly differs from PyTorch here"
 //! ```
 //!
 //! A value is an expression over the medians of runs without a host cap: `{experiment.measure}`, where the
-//! measures are the columns of `summary.csv` and a few more (see [`MORE_MEASURES`]).
+//! measures are the columns of `summary.csv` and a few more (see [`MORE_MEASURES`]). `{experiment@small.measure}` is
+//! that of another size on the same device.
 
 mod judge;
 
 use std::ops::Range;
 
 use exmex::Express;
+use lab::CacheState;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -49,6 +52,7 @@ pub struct Claim {
     pub study: Option<String>,
     memory: Option<Memory>,
     sizes: Option<Vec<String>>,
+    cache: Option<CacheState>,
     /// Why Burn truly differs here; such a claim is not expected to hold.
     pub differs: Option<String>,
 }
@@ -71,6 +75,8 @@ pub enum Memory {
 #[derive(Debug, Clone)]
 struct Variable {
     experiment: String,
+    /// At this size, and not at that of the scene.
+    size: Option<String>,
     measure: String,
 }
 
@@ -95,18 +101,25 @@ pub struct ClaimTable {
     #[serde(default)]
     sizes: Option<Vec<Spanned<String>>>,
     #[serde(default)]
+    cache: Option<Spanned<String>>,
+    #[serde(default)]
     differs: Option<String>,
 }
 
 impl ClaimTable {
-    /// Checks it; `at` says where in the manifest something stands.
-    pub fn check(self, at: &impl Fn(Range<usize>, String) -> String) -> Result<Claim, String> {
+    /// Checks it. `externals` are the manifest's commands; `at` says where in the manifest something stands.
+    pub fn check(
+        self,
+        externals: &[&str],
+        at: &impl Fn(Range<usize>, String) -> String,
+    ) -> Result<Claim, String> {
         let span = self.value.span();
         let value = self.value.into_inner();
         let wrong = |message: String| at(span.clone(), message);
         let parsed = exmex::parse::<f64>(&value);
         let parsed = parsed.map_err(|error| wrong(format!("`{value}` is no value: {error}")))?;
-        let variables = parsed.var_names().iter().map(|name| variable(name));
+        let variables = parsed.var_names().iter();
+        let variables = variables.map(|name| variable(name, externals));
         let variables: Vec<Variable> = variables.collect::<Result<_, _>>().map_err(wrong)?;
         if variables.is_empty() {
             let message = "a claim's value must speak of a measure, as in {naive.load_seconds}";
@@ -132,6 +145,10 @@ impl ClaimTable {
             };
             sizes.into_iter().map(check).collect::<Result<Vec<_>, _>>()
         });
+        let cache = self.cache.map(|state| {
+            let parsed: Result<CacheState, String> = state.get_ref().parse();
+            parsed.map_err(|message| at(state.span(), message))
+        });
         Ok(Claim {
             sentence: self.sentence,
             value,
@@ -140,18 +157,23 @@ impl ClaimTable {
             study: self.study,
             memory: self.memory,
             sizes: sizes.transpose()?,
+            cache: cache.transpose()?,
             differs: self.differs,
         })
     }
 }
 
-fn variable(name: &str) -> Result<Variable, String> {
+fn variable(name: &str, externals: &[&str]) -> Result<Variable, String> {
     let Some((experiment, measure)) = name.split_once('.') else {
         return Err(format!(
             "`{name}` is no measure: write {{experiment.measure}}, as in {{naive.load_seconds}}"
         ));
     };
-    if registry::find(experiment).is_none() {
+    let (experiment, size) = match experiment.split_once('@') {
+        None => (experiment, None),
+        Some((experiment, size)) => (experiment, Some(parse_size(size)?.to_string())),
+    };
+    if registry::find(experiment).is_none() && !externals.contains(&experiment) {
         return Err(unknown("experiment", experiment, experiment_names()));
     }
     let known = || MEASURES.iter().map(|(name, _)| *name).chain(MORE_MEASURES);
@@ -160,6 +182,7 @@ fn variable(name: &str) -> Result<Variable, String> {
     }
     Ok(Variable {
         experiment: experiment.to_owned(),
+        size,
         measure: measure.to_owned(),
     })
 }

@@ -1,7 +1,7 @@
 //! `harness doctor`: what a person should know of this machine before trusting its numbers.
 
 use lab::HostCaps;
-use lab::meter::{CountingAllocator, ProcessMemory};
+use lab::meter::{CountingAllocator, Process, ProcessMemory};
 
 use super::list;
 use crate::cli::StoreArgs;
@@ -57,12 +57,12 @@ pub fn doctor(args: &StoreArgs) {
         ("host resident peak: VmHWM", memory),
         (
             "  reset before the load: /proc/self/clear_refs",
-            ProcessMemory::reset_peak(),
+            ProcessMemory::reset_peak(Process::Own),
         ),
         ("host anonymous and file pages: sampled", memory),
         (
             "bytes read: /proc/self/io",
-            ProcessMemory::bytes_read().is_some(),
+            ProcessMemory::bytes_read(Process::Own).is_some(),
         ),
         (
             "page cache: mincore and posix_fadvise",

@@ -1,7 +1,6 @@
 //! `harness run --dry-run`: what would be run, and what it would take.
 
 use comfy_table::CellAlignment;
-use lab::Reads;
 
 use super::list;
 use crate::manifest::{HostCaps, Manifest};
@@ -20,8 +19,9 @@ pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
     ]);
     let mut seconds = 0.0;
     for run in runs {
-        let contract = (run.experiment.contract)(run.memory_model(), run.footprint());
-        let device = contract.device_bytes.map_or("–".to_owned(), units::bytes);
+        let contract = run.contract();
+        let on_device = contract.and_then(|contract| contract.device_bytes);
+        let device = on_device.map_or("–".to_owned(), units::bytes);
         // A cap ends the run before it takes more.
         let cap = run.host_cap_bytes().unwrap_or(u64::MAX);
         let obstacle = run.obstacle(available);
@@ -31,7 +31,9 @@ pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
         let will = obstacle.map_or("yes".to_owned(), |reason| format!("no: {reason}"));
         table.add_row([
             run.label(),
-            units::bytes(contract.host_heap_bytes.min(cap)),
+            contract.map_or("–".to_owned(), |contract| {
+                units::bytes(contract.host_heap_bytes.min(cap))
+            }),
             device,
             will,
         ]);
@@ -55,9 +57,9 @@ pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
 /// A guess for a person who wonders whether to fetch a coffee, of a machine that handles half a gibibyte a
 /// second: the model once for each of its copies, and once more to verify it.
 fn rough_seconds(run: &Planned) -> f64 {
-    let bytes = match run.experiment.reads {
-        Reads::Nothing => run.footprint().model_bytes,
-        Reads::StateDict | Reads::Only(_) => run.predicted_ram_bytes(),
+    let bytes = match run.technique.reads_nothing() {
+        true => run.footprint().model_bytes,
+        false => run.predicted_ram_bytes(),
     };
     (bytes + run.footprint().model_bytes) as f64 / f64::from(1 << 29)
 }

@@ -129,7 +129,7 @@ fn worker_args(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result
 }
 
 fn seconds(executor: &Executor, args: WorkerArgs) -> anyhow::Result<f64> {
-    let Some(outcome) = executor.execute(args)? else {
+    let Some(outcome) = executor.outcome(args)? else {
         bail!("interrupted");
     };
     match outcome.load_seconds.filter(|_| outcome.verified) {

@@ -1,5 +1,6 @@
 //! `harness run` and `harness minmem`: from the manifest to the table.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use lab::{HostCaps, Status};
@@ -77,7 +78,9 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
         results,
         records,
         prepared: Prepared::new(),
+        set_up: HashMap::new(),
     };
+    execution.set_up_externals();
     let stopped = match manifest.host_caps {
         manifest::HostCaps::These(_) => execution.run_all(&runs)?,
         manifest::HostCaps::Smallest => execution.search_all(&runs)?,
@@ -146,18 +149,19 @@ fn locate(manifest: &Path) -> PathBuf {
 
 fn override_matrix(manifest: &mut Manifest, options: &RunOptions) -> Result<(), Ended> {
     for name in &options.only {
-        if !manifest.experiments.iter().any(|known| known == name) {
-            let known = manifest.experiments.iter().copied();
+        if !manifest.names().contains(&&**name) {
             return Err(Ended::Usage(format!(
                 "--only: {}",
-                manifest::unknown("experiment", name, known)
+                manifest::unknown("experiment", name, manifest.names().into_iter())
             )));
         }
     }
     if !options.only.is_empty() {
+        let is_wanted = |name: &str| options.only.iter().any(|only| only == name);
+        manifest.experiments.retain(|name| is_wanted(name));
         manifest
-            .experiments
-            .retain(|name| options.only.iter().any(|only| only == name));
+            .externals
+            .retain(|external| is_wanted(&external.name));
     }
     if !options.sizes.is_empty() {
         manifest.sizes = options.sizes.clone();

@@ -1,9 +1,11 @@
 //! The manifest: what is to be run, read from TOML and checked before anything runs.
 
+mod external;
 mod words;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
@@ -13,9 +15,12 @@ use toml::Spanned;
 
 use crate::claims::{Claim, ClaimTable};
 use crate::exit::Ended;
+use crate::external::External;
 use crate::host_cap::HostCap;
 use crate::registry;
+use crate::technique::Technique;
 use crate::units::ByteSize;
+use external::ExternalTable;
 use words::{checked, explain, parse};
 pub use words::{experiment_names, parse_device, parse_size, unknown};
 
@@ -43,6 +48,8 @@ pub struct Manifest {
     pub seed: u64,
     pub limits: Limits,
     pub claims: Vec<Claim>,
+    /// Commands that are run beside the experiments.
+    pub externals: Vec<Arc<External>>,
 }
 
 /// Under which host caps to run.
@@ -90,6 +97,8 @@ struct File {
     tuning: TuningTable,
     #[serde(default)]
     claims: Vec<ClaimTable>,
+    #[serde(default)]
+    external: Vec<ExternalTable>,
 }
 
 #[derive(Deserialize)]
@@ -167,6 +176,23 @@ impl TuningTable {
 }
 
 impl Manifest {
+    /// Everything that is to be run on a device: the experiments, and the commands that are for it.
+    pub fn techniques_on(&self, device: DeviceSpec) -> impl Iterator<Item = Technique> {
+        let ours = self
+            .experiments
+            .iter()
+            .map(|name| Technique::Ours(registry::find(name).expect("names are checked")));
+        let externals = self.externals.iter();
+        let theirs = externals.filter(move |external| external.devices.contains(&device));
+        ours.chain(theirs.map(|external| Technique::External(Arc::clone(external))))
+    }
+
+    /// The names of all of them.
+    pub fn names(&self) -> Vec<&str> {
+        let theirs = self.externals.iter().map(|external| &*external.name);
+        self.experiments.iter().copied().chain(theirs).collect()
+    }
+
     /// Reads and checks the manifest at `path`.
     pub fn load(path: &Path) -> anyhow::Result<Manifest> {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -232,7 +258,10 @@ impl Manifest {
             Some([only]) if only.get_ref() == "smallest" => HostCaps::Smallest,
             Some(caps) => HostCaps::These(checked(caps, parse, &at)?),
         };
-        let claims = file.claims.into_iter().map(|claim| claim.check(&at));
+        let externals = external::check_all(file.external, &at)?;
+        let names: Vec<&str> = externals.iter().map(|external| &*external.name).collect();
+        let claims = file.claims.into_iter();
+        let claims = claims.map(|claim| claim.check(&names, &at));
         let claims = claims.collect::<Result<_, _>>()?;
         let format = match &matrix.format {
             None => Format::Safetensors,
@@ -286,6 +315,7 @@ impl Manifest {
             },
             tuning: file.tuning.check(&at)?,
             claims,
+            externals,
         })
     }
 }

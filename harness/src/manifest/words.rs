@@ -34,7 +34,7 @@ pub fn experiment_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// What is said of an unknown word.
-pub fn unknown(what: &str, word: &str, known: impl Iterator<Item = &'static str>) -> String {
+pub fn unknown<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<_> = known.collect();
     let near = did_you_mean(word, known.iter().copied());
     format!(

@@ -73,6 +73,15 @@ impl Cgroup {
         std::fs::write(self.folder.join("cgroup.procs"), me)
     }
 
+    /// Moves another process into it, as [`Cgroup::join`] does this one.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or the process is gone.
+    pub fn take(&self, pid: u32) -> std::io::Result<()> {
+        std::fs::write(self.folder.join("cgroup.procs"), pid.to_string())
+    }
+
     /// Bytes counted now.
     pub fn usage_bytes(&self) -> Option<u64> {
         self.read(self.files().usage)?.trim().parse().ok()

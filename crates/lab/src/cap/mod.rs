@@ -149,14 +149,22 @@ impl HostLimits {
         };
         let refused = |reason: String| Error::HostCap { cap_bytes, reason };
         match &self.cgroup {
-            Some(cgroup) => {
-                let usage = cgroup.usage_bytes();
-                let usage = usage.ok_or_else(|| refused("its usage cannot be read".to_owned()))?;
-                let limited = cgroup.limit(usage + cap_bytes);
-                limited.map_err(|error| refused(error.to_string()))
-            }
+            Some(cgroup) => cgroup.cap(cap_bytes).map_err(refused),
             None => limit_data(cap_bytes).map_err(refused),
         }
+    }
+}
+
+impl Cgroup {
+    /// Lets its processes use this much more than now.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the kernel from it.
+    pub fn cap(&self, cap_bytes: u64) -> Result<(), String> {
+        let usage = self.usage_bytes().ok_or("its usage cannot be read")?;
+        let limited = self.limit(usage + cap_bytes);
+        limited.map_err(|error| error.to_string())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What may have spoilt a run: things outside the technique that change what is measured.
 
-use super::ProcessMemory;
+use super::{Process, ProcessMemory};
 use crate::CacheState;
 
 /// From here on, stolen time is told.
@@ -8,6 +8,7 @@ const STOLEN_SHARE: f64 = 0.05;
 
 /// Counters as they stood before the load.
 pub(crate) struct Disturbances {
+    process: Process,
     major_faults: Option<u64>,
     throttled: Option<u64>,
     cpu: Option<CpuTicks>,
@@ -22,9 +23,10 @@ pub(crate) struct Disturbed {
 }
 
 impl Disturbances {
-    pub fn watch() -> Disturbances {
+    pub fn watch(process: Process) -> Disturbances {
         Disturbances {
-            major_faults: ProcessMemory::major_faults(),
+            process,
+            major_faults: ProcessMemory::major_faults(process),
             throttled: throttled(),
             cpu: CpuTicks::now(),
         }
@@ -42,7 +44,7 @@ impl Disturbances {
             now.zip(before)
                 .map(|(now, before)| now.saturating_sub(before))
         };
-        let major_faults = since(ProcessMemory::major_faults(), self.major_faults);
+        let major_faults = since(ProcessMemory::major_faults(self.process), self.major_faults);
         let mut spoilt_by = Vec::new();
         if let Some(bytes) = swap_peak_bytes.filter(|&bytes| bytes > 0) {
             spoilt_by.push(format!("{} KiB of it were in swap", bytes / 1024));
@@ -146,9 +148,9 @@ mod tests {
 
     #[test]
     fn swap_and_major_faults_of_a_warm_run_are_told_and_those_of_a_capped_one_are_not() {
-        let mut before = Disturbances::watch();
+        let mut before = Disturbances::watch(Process::Own);
         before.major_faults = before.major_faults.map(|_| 0);
-        let Some(faults) = ProcessMemory::major_faults() else {
+        let Some(faults) = ProcessMemory::major_faults(Process::Own) else {
             return;
         };
         let told = |cache, is_capped| before.sum_up(cache, is_capped, None).spoilt_by.join(", ");

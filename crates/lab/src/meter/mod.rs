@@ -3,6 +3,7 @@
 mod disturbance;
 mod heap;
 mod last_words;
+mod outside;
 mod panics;
 mod process;
 mod recorder;
@@ -16,8 +17,9 @@ pub(crate) use disturbance::{Disturbances, Disturbed};
 pub use heap::CountingAllocator;
 pub(crate) use last_words::Diary;
 pub use last_words::{LastWords, Stage};
+pub use outside::Outside;
 pub(crate) use panics::Panics;
-pub use process::ProcessMemory;
+pub use process::{Process, ProcessMemory};
 pub use recorder::DeviceMemory;
 pub(crate) use recorder::{Instruments, Peaks, ReadBytes, Recorder};
 

@@ -1,9 +1,27 @@
-//! What the kernel says of this process. Linux; elsewhere nothing can be told, and nothing is.
+//! What the kernel says of a process. Linux; elsewhere nothing can be told, and nothing is.
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 
-/// The process's memory, from `/proc/self/status`, in bytes.
+/// Which process is asked about: a folder of `/proc`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// This one.
+    Own,
+    /// The one with this number.
+    Other(u32),
+}
+
+impl Process {
+    fn file(self, name: &str) -> String {
+        match self {
+            Process::Own => format!("/proc/self/{name}"),
+            Process::Other(pid) => format!("/proc/{pid}/{name}"),
+        }
+    }
+}
+
+/// A process's memory, from `/proc/<pid>/status`, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProcessMemory {
     /// Resident set (`VmRSS`).
@@ -23,9 +41,14 @@ pub struct ProcessMemory {
 }
 
 impl ProcessMemory {
-    /// Reads it now.
+    /// Reads this process's now.
     pub fn now() -> Option<ProcessMemory> {
-        Reader::open()?.read()
+        ProcessMemory::of(Process::Own)
+    }
+
+    /// Reads a process's now.
+    pub fn of(process: Process) -> Option<ProcessMemory> {
+        Reader::open(process)?.read()
     }
 
     /// The larger of each measure.
@@ -43,42 +66,45 @@ impl ProcessMemory {
 
     /// Starts the high-water mark of the resident set over from its present value. Says whether the
     /// kernel did so.
-    pub fn reset_peak() -> bool {
+    pub fn reset_peak(process: Process) -> bool {
         // The mark that belongs to exec'ed children's `ru_maxrss` is another one, and not used here.
-        let file = File::options().write(true).open("/proc/self/clear_refs");
+        let file = File::options().write(true).open(process.file("clear_refs"));
         file.and_then(|mut file| file.write_all(b"5")).is_ok()
     }
 
-    /// Bytes that the process's read calls have returned so far (`rchar` of `/proc/self/io`).
-    pub fn bytes_read() -> Option<u64> {
-        let text = std::fs::read_to_string("/proc/self/io").ok()?;
+    /// Bytes that the process's read calls have returned so far (`rchar` of `/proc/<pid>/io`).
+    pub fn bytes_read(process: Process) -> Option<u64> {
+        let text = std::fs::read_to_string(process.file("io")).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix("rchar:"))?;
         line.trim().parse().ok()
     }
 
     /// Page faults of the process so far that had to read from a disk.
     #[cfg(target_os = "linux")]
-    pub fn major_faults() -> Option<u64> {
-        let me = procfs::process::Process::myself().ok()?;
-        Some(me.stat().ok()?.majflt)
+    pub fn major_faults(process: Process) -> Option<u64> {
+        let found = match process {
+            Process::Own => procfs::process::Process::myself(),
+            Process::Other(pid) => procfs::process::Process::new(pid as i32),
+        };
+        Some(found.ok()?.stat().ok()?.majflt)
     }
 
     /// Not known on this system.
     #[cfg(not(target_os = "linux"))]
-    pub fn major_faults() -> Option<u64> {
+    pub fn major_faults(_: Process) -> Option<u64> {
         None
     }
 }
 
-/// Reads `/proc/self/status` again and again, without allocating.
+/// Reads a process's `status` again and again, without allocating.
 pub(super) struct Reader {
     file: File,
     buffer: [u8; 4096],
 }
 
 impl Reader {
-    pub fn open() -> Option<Reader> {
-        let file = File::open("/proc/self/status").ok()?;
+    pub fn open(process: Process) -> Option<Reader> {
+        let file = File::open(process.file("status")).ok()?;
         Some(Reader {
             file,
             buffer: [0; 4096],

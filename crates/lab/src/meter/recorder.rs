@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::sampler::{Sampler, Shared};
-use super::{CountingAllocator, Diary, Phase, ProcessMemory, Sample};
+use super::{CountingAllocator, Diary, Phase, Process, ProcessMemory, Sample};
 use crate::cap::{Cgroup, CgroupPeak};
 
 /// Memory of a device, as its allocator counts it.
@@ -112,8 +112,8 @@ impl Recorder {
         let (driver, diary) = (instruments.read_driver, instruments.diary);
         let sampler = process
             .and_then(|baseline| Sampler::start(Arc::clone(&shared), baseline, driver, diary));
-        let is_rss_peak_reset = ProcessMemory::reset_peak();
-        let bytes_read = ProcessMemory::bytes_read();
+        let is_rss_peak_reset = ProcessMemory::reset_peak(Process::Own);
+        let bytes_read = ProcessMemory::bytes_read(Process::Own);
         CountingAllocator::reset_peak();
         let recorder = Recorder {
             shared,
@@ -198,7 +198,7 @@ impl Recorder {
             // The mark may be a little older than the usage: the kernel counts in batches.
             Some(peak.bytes()?.saturating_sub(before))
         });
-        let bytes_read = ProcessMemory::bytes_read();
+        let bytes_read = ProcessMemory::bytes_read(Process::Own);
         let sampled = self.sampler.take().and_then(Sampler::stop);
         let marks = self.marks.take();
         let counting = CountingAllocator::is_installed();

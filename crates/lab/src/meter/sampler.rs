@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::process::Reader;
+use super::process::{Process, Reader};
 use super::{
     CountingAllocator, DeviceMemory, Diary, LastWords, Phase, ProcessMemory, ReadBytes, Sample,
     Stage,
 };
 
 /// On two cores, loading size small one file per tensor: 2 ms cost 1.5 to 2 % of the time, and 4 ms about 1 %.
-const PERIOD: Duration = Duration::from_millis(4);
+pub(super) const PERIOD: Duration = Duration::from_millis(4);
 /// Asking a driver takes longer than asking the kernel: once in so many samples.
 const SAMPLES_PER_DRIVER_READING: usize = 8;
 /// Room for the samples, taken before the load so that it is not counted in it. When it is full, every
 /// other sample is dropped and the period doubles.
-const CAPACITY: usize = 1 << 13;
+pub(super) const CAPACITY: usize = 1 << 13;
 /// A timeline has at most this many samples: each the highest of its slice of time.
 const TIMELINE_SAMPLES: usize = 240;
 /// Stands for "no device memory of its own".
@@ -82,7 +82,7 @@ impl Sampler {
         diary: Option<Arc<Diary>>,
     ) -> Option<Sampler> {
         let sampling = Sampling {
-            reader: Reader::open()?,
+            reader: Reader::open(Process::Own)?,
             shared: Arc::clone(&shared),
             baseline,
             heap_baseline: CountingAllocator::is_installed().then(CountingAllocator::current_bytes),
@@ -186,7 +186,7 @@ impl Sampling {
 
 /// At most [`TIMELINE_SAMPLES`] of the samples, with every peak among them: of each slice the one with
 /// the most memory, and the first and the last of all.
-fn thin(samples: &[Sample]) -> Vec<Sample> {
+pub(super) fn thin(samples: &[Sample]) -> Vec<Sample> {
     let total = |sample: &Sample| {
         let host = sample.host_heap_bytes.unwrap_or(sample.host_anon_bytes);
         host + sample.host_file_bytes + sample.device_in_use_bytes.unwrap_or(0)

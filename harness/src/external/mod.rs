@@ -1,0 +1,244 @@
+//! External commands: loaders in other languages and frameworks, in the same table and charts.
+//!
+//! ```text
+//!  harness                                            command
+//!  one line of JSON: what to load          ──────▶    imports what it needs
+//!                                          ◀──────    {"event": "ready", "framework": "pytorch 2.9.1"}
+//!  cache state, baseline, marks reset;
+//!  `load`                                  ──────▶    loads
+//!                                          ◀──────    {"event": "loaded"}
+//!  marks read; `forward`                   ──────▶    forward on the tokens; writes the logits
+//!                                          ◀──────    {"event": "done"}
+//! ```
+//!
+//! Every number is taken by the harness, from outside: times between what is sent and what arrives, memory by the kernel's
+//! instruments. A command that cannot do what is asked says `{"event": "failed", "reason": "…"}`. Whatever else it prints,
+//! on standard error, is shown where it fails.
+
+mod conversation;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use checkpoint::{Dtype, Format};
+use gpt2::Config;
+use lab::meter::Outside;
+use lab::{CacheState, Cgroup, DeviceSpec, Kept, Outcome, REFERENCE_TOKENS, Status};
+use serde::Serialize;
+
+use conversation::{Conversation, Ended, Event};
+
+/// A command of the manifest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct External {
+    pub name: String,
+    pub summary: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// What brings its dependencies, once, before anything is measured.
+    pub setup: Option<Vec<String>>,
+    /// What it reads.
+    pub format: Format,
+    /// Where it stands in tables: what it loads to.
+    pub devices: Vec<DeviceSpec>,
+}
+
+/// One run of it.
+pub struct Request<'a> {
+    pub config: Config,
+    pub dtype: Dtype,
+    pub device: DeviceSpec,
+    pub checkpoint: &'a Path,
+    pub format: Format,
+    pub threads: usize,
+    pub cache: CacheState,
+    pub cap_bytes: Option<u64>,
+    /// What its logits are compared with.
+    pub reference: &'a Path,
+    pub timeout: Duration,
+}
+
+/// What a command is told.
+#[derive(Serialize)]
+struct Specification<'a> {
+    protocol: u32,
+    checkpoint: PathBuf,
+    format: Format,
+    dtype: Dtype,
+    device: String,
+    threads: usize,
+    model: Dimensions,
+    /// Token ids of one sequence.
+    tokens: &'a [i32],
+    /// Where to write the logits: f32, little-endian, row after row, `[tokens, vocabulary]`.
+    logits: &'a Path,
+}
+
+#[derive(Serialize)]
+struct Dimensions {
+    vocabulary: usize,
+    context: usize,
+    embedding: usize,
+    layers: usize,
+    heads: usize,
+    qkv_bias: bool,
+}
+
+/// What came of a run, and what it was made with.
+pub struct Answer {
+    pub outcome: Outcome,
+    pub framework: Option<String>,
+}
+
+impl Answer {
+    /// A run that ended without measurements.
+    pub fn ended(status: Status, reason: impl Into<String>) -> Answer {
+        Answer {
+            outcome: Outcome::ended(status, reason),
+            framework: None,
+        }
+    }
+}
+
+impl External {
+    /// Brings its dependencies; the reason where that fails.
+    pub fn set_up(&self) -> Result<(), String> {
+        let Some([program, arguments @ ..]) = self.setup.as_deref() else {
+            return Ok(());
+        };
+        let status = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(std::io::stderr()))
+            .status();
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("`{}` ended with {status}", self.setup_line())),
+            Err(error) => Err(format!("`{}` cannot be run: {error}", self.setup_line())),
+        }
+    }
+
+    fn setup_line(&self) -> String {
+        self.setup.as_deref().unwrap_or_default().join(" ")
+    }
+
+    /// One run in a fresh process. `None` if it was interrupted.
+    pub fn run(
+        &self,
+        request: &Request<'_>,
+        cgroup: Option<&Cgroup>,
+    ) -> std::io::Result<Option<Answer>> {
+        let logits = tempfile::NamedTempFile::new()?;
+        let specification = Specification {
+            protocol: 1,
+            checkpoint: std::path::absolute(request.checkpoint)?,
+            format: request.format,
+            dtype: request.dtype,
+            device: request.device.to_string(),
+            threads: request.threads,
+            model: Dimensions {
+                vocabulary: request.config.vocabulary,
+                context: request.config.context,
+                embedding: request.config.embedding,
+                layers: request.config.layers,
+                heads: request.config.heads,
+                qkv_bias: request.config.qkv_bias,
+            },
+            tokens: &REFERENCE_TOKENS,
+            logits: logits.path(),
+        };
+        let conversation = Conversation::begin(&self.command, request.timeout, |pid| {
+            cgroup.map_or(Ok(()), |cgroup| cgroup.take(pid))
+        });
+        let mut conversation = match conversation {
+            Ok(conversation) => conversation,
+            Err(error) => {
+                let command = self.command.join(" ");
+                let reason = format!("`{command}` cannot be run: {error}");
+                return Ok(Some(Answer::ended(Status::Skipped, reason)));
+            }
+        };
+        let line = serde_json::to_string(&specification)?;
+        match self.converse(&mut conversation, &line, request, cgroup, logits.path()) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Ended::Interrupted) => Ok(None),
+            Err(ended) => {
+                let oom_kills = cgroup.and_then(Cgroup::oom_kills).unwrap_or(0);
+                let (status, reason) = conversation.why(ended, oom_kills);
+                Ok(Some(Answer::ended(status, reason)))
+            }
+        }
+    }
+
+    fn converse(
+        &self,
+        conversation: &mut Conversation,
+        specification: &str,
+        request: &Request<'_>,
+        cgroup: Option<&Cgroup>,
+        logits: &Path,
+    ) -> Result<Answer, Ended> {
+        conversation.say(specification)?;
+        let (_, ready) = conversation.hear(Event::Ready)?;
+        let is_capped = request.cap_bytes.is_some();
+        let resident_fraction = request
+            .cache
+            .establish(request.checkpoint, is_capped)
+            .map_err(|error| Ended::Refused(Status::Skipped, error.to_string()))?;
+        if let Some(cap_bytes) = request.cap_bytes {
+            let cgroup = cgroup.ok_or_else(|| {
+                let reason = "an external command can be capped by a cgroup only";
+                Ended::Refused(Status::Skipped, reason.to_owned())
+            })?;
+            let capped = cgroup.cap(cap_bytes);
+            capped.map_err(|reason| Ended::Refused(Status::Skipped, reason))?;
+        }
+        let watched = Outside::watch(conversation.pid(), cgroup);
+        let load_from = conversation.say("load")?;
+        let (loaded_at, _) = conversation.hear(Event::Loaded)?;
+        let mut outcome = match watched {
+            Some(watched) => watched.finish(request.cache, is_capped),
+            None => Outcome {
+                reason: None,
+                ..Outcome::ended(Status::Ok, "")
+            },
+        };
+        outcome.resident_fraction = resident_fraction;
+        outcome.load_seconds = Some((loaded_at - load_from).as_secs_f64());
+        let forward_from = conversation.say("forward")?;
+        let (done_at, _) = conversation.hear(Event::Done)?;
+        outcome.first_forward_seconds = Some((done_at - forward_from).as_secs_f64());
+        match check_logits(logits, request) {
+            Ok(error) => {
+                outcome.logits_error = Some(error);
+                outcome.verified = true;
+            }
+            Err(reason) => {
+                outcome.status = Status::Failed;
+                outcome.reason = Some(reason);
+            }
+        }
+        Ok(Answer {
+            outcome,
+            framework: ready.framework,
+        })
+    }
+}
+
+/// Its logits against the reference: the parameters themselves cannot be read from outside.
+fn check_logits(logits: &Path, request: &Request<'_>) -> Result<f64, String> {
+    let bytes = std::fs::read(logits)
+        .map_err(|error| format!("{}: cannot be read: {error}", logits.display()))?;
+    let (numbers, _) = bytes.as_chunks::<4>();
+    let logits: Vec<f32> = numbers
+        .iter()
+        .map(|&number| f32::from_le_bytes(number))
+        .collect();
+    let reference = lab::read_logits(request.reference, request.config.vocabulary)
+        .map_err(|error| error.to_string())?;
+    let error = lab::logits_error(&logits, &reference).map_err(|error| error.to_string())?;
+    let tolerance = lab::logits_tolerance(Kept::Stored, request.dtype);
+    lab::check_logits(error, tolerance).map_err(|error| error.to_string())?;
+    Ok(error)
+}
