@@ -34,6 +34,10 @@ minmem *args: build
 plot results *args: build
     {{harness}} plot {{results}} {{args}}
 
+# Say which technique fits and is fastest: just advise --host 512MiB --device-free 8GiB --size xl
+advise *args: build
+    {{harness}} advise {{args}}
+
 # Say in words what a technique held at its peak: just explain naive --device vulkan
 explain experiment *args: build
     {{harness}} explain {{experiment}} {{args}}

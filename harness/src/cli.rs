@@ -8,6 +8,7 @@ use gpt2::Size;
 use lab::DeviceSpec;
 
 use crate::exit;
+use crate::units::ByteSize;
 use crate::worker::WorkerArgs;
 
 /// Runs loading experiments in fresh processes, records what they held, and shows it.
@@ -34,6 +35,8 @@ pub enum Command {
     Plot(ResultsArgs),
     /// Write the report of recorded results again: claims, contracts, tables and charts
     Report(ResultsArgs),
+    /// Say which technique fits into the memory that is there, and is fastest
+    Advise(AdviseArgs),
     /// Say in words what an experiment held at its peak in a recorded run
     Explain(ExplainArgs),
     /// Measure what measuring costs: the same loads with every instrument, and with a clock alone
@@ -165,6 +168,28 @@ pub struct ResultsArgs {
         help = "Folder of the charts [default: as `run` chooses it]"
     )]
     pub plots: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct AdviseArgs {
+    /// Size of the model
+    #[arg(long)]
+    pub size: Size,
+    /// Memory that is free on the host, as in 512MiB; without, it does not matter
+    #[arg(long, value_name = "SIZE")]
+    pub host: Option<ByteSize>,
+    /// Memory that is free on the device, as in 8GiB; without this and --device the model goes into the host's memory
+    #[arg(long, value_name = "SIZE")]
+    pub device_free: Option<ByteSize>,
+    /// Device to load to
+    #[arg(long)]
+    pub device: Option<DeviceSpec>,
+    /// Dtype of the checkpoint
+    #[arg(long, default_value = "f32")]
+    pub dtype: Dtype,
+    /// Folder of the results that times are taken from
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,9 @@ pub enum Ended {
     /// Exit code 4: every run ended well, and what was claimed of them is not so.
     #[error("{broken} claims or memory contracts do not hold: see {report}")]
     ClaimsBroken { broken: usize, report: String },
+    /// Exit code 4: what was asked for cannot be had.
+    #[error("{0}")]
+    NothingFits(String),
     /// Exit code 5: a comparison found peaks that grew, or runs that no longer end well.
     #[error(
         "{regressed} configurations got worse, by more than {tolerance_percent} % of their peak memory"
@@ -36,7 +39,7 @@ impl Ended {
         match self {
             Ended::Usage(_) => 2,
             Ended::RunsFailed { .. } => 3,
-            Ended::ClaimsBroken { .. } => 4,
+            Ended::ClaimsBroken { .. } | Ended::NothingFits(_) => 4,
             Ended::Regressed { .. } => 5,
             Ended::Interrupted { .. } => 130,
         }
@@ -49,7 +52,7 @@ pub const CODES: &str = "Exit codes:
   1    an unexpected error: the disk, a file that cannot be read, a folder that another harness holds
   2    the command line, the manifest or a name in it is wrong; nothing was run
   3    everything was recorded, and some runs failed, or ran out of memory or of time without a host cap
-  4    every run ended well, and a claim of the manifest or a memory contract does not hold
+  4    every run ended well, and a claim of the manifest or a memory contract does not hold; advise: nothing fits
   5    compare: a peak grew beyond the tolerance, or a run no longer ends well
   130  interrupted; what was recorded stays, and --resume goes on from it";
 

@@ -1,6 +1,7 @@
 //! `harness`: loading experiments, run and measured. Each run is a fresh process: this program started
 //! again with its hidden `worker` command.
 
+mod advice;
 mod atomic;
 mod autopsy;
 mod charts;

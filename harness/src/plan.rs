@@ -222,7 +222,7 @@ fn matrix_of(
             for &cache in &manifest.cache_states {
                 for &host_cap in host_caps {
                     let spec = device.spec;
-                    runs.extend(manifest.techniques_on(spec).map(|technique| Planned {
+                    runs.extend(manifest.techniques_on(spec, size).map(|technique| Planned {
                         technique,
                         size,
                         device: device.clone(),
@@ -382,7 +382,8 @@ mod tests {
 
     #[test]
     fn weights_that_are_other_ones_once_loaded_compute_their_own_logits() {
-        let text = "[matrix]\nexperiments = ['naive', 'streamed', 'half', 'quantized']\nsizes = ['small']";
+        let text =
+            "[matrix]\nexperiments = ['naive', 'streamed', 'half', 'quantized']\nsizes = ['small']";
         let manifest = Manifest::parse("test".to_owned(), "test.toml", text).unwrap();
         let runs = plan(&manifest, &found());
         let on_vulkan = runs
@@ -404,7 +405,12 @@ mod tests {
         assert_eq!(both.len(), 1);
         assert_eq!(both[0].device.spec.to_string(), "flex");
         let nowhere = planned("['vulkan']");
-        assert!(nowhere[0].obstacle(None).unwrap().contains("memory of its own"));
+        assert!(
+            nowhere[0]
+                .obstacle(None)
+                .unwrap()
+                .contains("memory of its own")
+        );
     }
 
     #[test]

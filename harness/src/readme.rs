@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <!-- generated: catalogue -->                        the experiments, from their declarations
+//! <!-- generated: guide RESULTS MEMORY MODEL -->      what to take: unified or discrete memory, likewise
 //! <!-- generated: table RESULTS DEVICE MODEL -->       a table, from a committed folder of results
 //! <!-- generated: smallest-caps RESULTS DEVICE MODEL -->  what each technique survives in, likewise
 //! <!-- generated: overhead CSV -->                     what measuring costs, likewise
@@ -13,7 +14,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use checkpoint::Dtype;
+use lab::MemoryModel;
 
+use crate::advice::{self, Situation};
 use crate::commands::overhead;
 use crate::results::read_runs;
 use crate::sheet::Sheet;
@@ -67,6 +71,7 @@ fn part(what: &str, root: &Path) -> anyhow::Result<String> {
             });
             Ok(table::markdown(&wanted.collect::<Vec<_>>()))
         }
+        ["guide", results, memory, model] => guide(&root.join(results), memory, model),
         ["overhead", pairs] => overhead::markdown(&root.join(pairs)),
         ["smallest-caps", results, device, model] => {
             let mut found = smallest_cap::found(&read_runs(&root.join(results))?);
@@ -81,6 +86,23 @@ fn part(what: &str, root: &Path) -> anyhow::Result<String> {
         }
         _ => bail!("no part is called `{what}`"),
     }
+}
+
+/// What to take for a model of f32, from everything recorded on a machine.
+fn guide(machine: &Path, memory: &str, model: &str) -> anyhow::Result<String> {
+    let memory = [MemoryModel::Unified, MemoryModel::Discrete]
+        .into_iter()
+        .find(|known| known.name() == memory)
+        .with_context(|| format!("no memory is called `{memory}`: unified, discrete"))?;
+    let situation = Situation {
+        size: model.parse().map_err(anyhow::Error::msg)?,
+        dtype: Dtype::F32,
+        memory,
+        host_bytes: None,
+        device_bytes: None,
+    };
+    let records = advice::recorded_on(machine, &situation);
+    Ok(advice::guide(&situation, &records).markdown())
 }
 
 fn catalogue() -> String {

@@ -118,10 +118,10 @@ mod tests {
         let mut matrix = Quantised::with_capacity(4, 64);
         matrix.extend(&floats, 32);
         assert_eq!((matrix.values.len(), matrix.scales.len()), (256, 8));
-        for (block, &scale) in matrix.scales.iter().enumerate() {
-            for at in 32 * block..32 * (block + 1) {
-                let again = f32::from(matrix.values[at]) * scale;
-                assert!((again - floats[at]).abs() <= 0.5001 * scale);
+        let blocks = floats.chunks(32).zip(matrix.values.chunks(32));
+        for ((floats, values), scale) in blocks.zip(&matrix.scales) {
+            for (float, &value) in floats.iter().zip(values) {
+                assert!((f32::from(value) * scale - float).abs() <= 0.5001 * scale);
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use lab::meter::{CountingAllocator, ProcessMemory};
+use lab::meter::{CountingAllocator, Process, ProcessMemory};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -45,7 +45,7 @@ fn the_instruments_see_known_allocations_to_the_byte_and_to_the_page() {
     let Some(before) = ProcessMemory::now() else {
         return;
     };
-    assert!(ProcessMemory::reset_peak());
+    assert!(ProcessMemory::reset_peak(Process::Own));
     drop(black_box(vec![1u8; 64 * MIB]));
     let after = ProcessMemory::now().unwrap();
     let seen = after.rss_peak_bytes - before.rss_bytes;
@@ -54,7 +54,7 @@ fn the_instruments_see_known_allocations_to_the_byte_and_to_the_page() {
         "{seen} bytes for a spike of 64 MiB"
     );
     // Resetting works: the spike is gone from the mark.
-    assert!(ProcessMemory::reset_peak());
+    assert!(ProcessMemory::reset_peak(Process::Own));
     assert!(ProcessMemory::now().unwrap().rss_peak_bytes < after.rss_peak_bytes - 32 * MIB as u64);
-    assert!(ProcessMemory::bytes_read().unwrap() > 0);
+    assert!(ProcessMemory::bytes_read(Process::Own).unwrap() > 0);
 }

@@ -12,7 +12,8 @@ use gpt2::{Config, Gpt2};
 use lab::meter::{CountingAllocator, LastWords, Stage};
 use lab::{
     BackendKind, CacheState, Contract, DeviceSpec, Error, Experiment, Footprint, HostLimits,
-    MemoryModel, Outcome, Phase, Platform, Reads, Run, RunSpec, Status, find_devices, worker,
+    MemoryModel, Outcome, Phase, Platform, Reads, Run, RunSpec, Status, Tuning, find_devices,
+    worker,
 };
 
 #[global_allocator]
@@ -90,6 +91,8 @@ fn run<E: Experiment>(backend: BackendKind, last_words: Option<PathBuf>) -> Outc
     };
     let outcome = worker::execute::<E>(&RunSpec {
         config,
+        variant: E::NAME.to_owned(),
+        tuning: Tuning::default(),
         dtype: checkpoint::Dtype::F32,
         device: DeviceSpec { backend, index: 0 },
         cache: CacheState::Warm,

@@ -22,7 +22,13 @@ impl Experiment for LayerOffload {
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         let layers = resident(&size.tuning) as u64;
-        Contract::streamed(memory, size, size.tables_bytes + layers * size.layer_bytes)
+        let held = size.tables_bytes + layers * size.layer_bytes;
+        let contract = Contract::streamed(memory, size, held);
+        // The first forward is within what is measured: it compiles kernels, on a device.
+        Contract {
+            host_heap_bytes: contract.host_heap_bytes + (32 << 20),
+            ..contract
+        }
     }
 
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {

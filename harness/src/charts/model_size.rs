@@ -1,4 +1,4 @@
-//! Peaks against the size of the model.
+//! Peaks and load time against the size of the model.
 
 use plotters::style::RGBColor;
 
@@ -9,7 +9,12 @@ use super::style::{INK, MUTED, SERIES};
 use crate::summary::{Line, Spread};
 
 const WIDTH: i32 = 960;
+/// Of a panel with few curves; many need room for their names.
 const PANEL_HEIGHT: i32 = 330;
+/// Between the names of curves.
+const PITCH: i32 = 19;
+/// What a panel needs beside its names: title, axis, and what stands below it.
+const AROUND: i32 = 90;
 const TOP: i32 = 84;
 const LEFT: i32 = 76;
 const RIGHT: i32 = WIDTH - 190;
@@ -46,7 +51,33 @@ pub fn by_device(lines: &[Line]) -> Vec<Series<'_>> {
     all
 }
 
-type Measure = fn(&Line) -> Option<Spread>;
+/// One chart of the canvas: a measure against the model's bytes.
+struct Panel {
+    title: &'static str,
+    measure: fn(&Line) -> Option<Spread>,
+    unit: &'static str,
+    /// What of the measure is one of the unit.
+    scale: f64,
+}
+
+const DEVICE: Panel = Panel {
+    title: "device memory in use",
+    measure: |line| line.device_in_use_peak_bytes,
+    unit: "GiB",
+    scale: GIB,
+};
+const HOST: Panel = Panel {
+    title: "host heap",
+    measure: |line| line.host_heap_peak_bytes,
+    unit: "GiB",
+    scale: GIB,
+};
+const LOAD: Panel = Panel {
+    title: "load time",
+    measure: |line| line.load_seconds,
+    unit: "s",
+    scale: 1.0,
+};
 
 /// `None` where there is one size only: there is nothing to compare.
 pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
@@ -58,26 +89,32 @@ pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
     {
         return Ok(None);
     }
-    let mut panels: Vec<(&str, Measure)> = Vec::new();
+    let mut panels: Vec<Panel> = Vec::new();
     if series.lines.iter().any(|line| !line.is_unified) {
-        panels.push(("device memory in use", |line| line.device_in_use_peak_bytes));
+        panels.push(DEVICE);
     }
-    panels.push(("host heap", |line| line.host_heap_peak_bytes));
-    let height = TOP + PANEL_HEIGHT * panels.len() as i32 + 10;
+    panels.extend([HOST, LOAD]);
+    let mut names: Vec<&str> = series
+        .lines
+        .iter()
+        .map(|line| &*line.configuration.experiment)
+        .collect();
+    names.sort_by_key(|name| (crate::registry::position(name), *name));
+    names.dedup();
+    let panel_height = PANEL_HEIGHT.max(AROUND + PITCH * names.len() as i32);
+    let height = TOP + panel_height * panels.len() as i32 + 10;
     let subtitle = format!(
         "{}, {}, {} cache: medians",
         series.device, series.dtype, series.cache
     );
     let canvas = Canvas::draw(WIDTH, height, |pen| {
-        pen.title("Peak memory against the size of the model", &subtitle)?;
-        for (place, (title, measure)) in panels.iter().enumerate() {
-            panel(
-                pen,
-                TOP + PANEL_HEIGHT * place as i32,
-                title,
-                &series.lines,
-                *measure,
-            )?;
+        pen.title(
+            "Peak memory and load time against the size of the model",
+            &subtitle,
+        )?;
+        for (place, panel) in panels.iter().enumerate() {
+            let top = TOP + panel_height * place as i32;
+            panel.draw(pen, (top, panel_height), &names, &series.lines)?;
         }
         Ok(())
     })?;
@@ -92,39 +129,45 @@ struct Curve<'a> {
     is_spoilt: bool,
 }
 
-fn panel(
-    pen: &Pen<'_>,
-    top: i32,
-    title: &str,
-    lines: &[&Line],
-    measure: Measure,
-) -> anyhow::Result<()> {
-    let mut curves: Vec<Curve<'_>> = Vec::new();
-    for line in lines {
-        let Some(spread) = measure(line) else {
-            continue;
-        };
-        let point = (line.model_bytes as f64 / GIB, spread.median / GIB);
-        let name = &*line.configuration.experiment;
-        match curves.iter_mut().find(|curve| curve.name == name) {
-            Some(curve) => {
-                curve.points.push(point);
-                curve.is_spoilt |= line.is_spoilt;
-            }
-            None => curves.push(Curve {
+impl Panel {
+    fn draw(
+        &self,
+        pen: &Pen<'_>,
+        (top, height): (i32, i32),
+        names: &[&str],
+        lines: &[&Line],
+    ) -> anyhow::Result<()> {
+        let curves = names.iter().enumerate().filter_map(|(place, name)| {
+            let own = lines
+                .iter()
+                .filter(|line| line.configuration.experiment == *name);
+            let measured = own.filter_map(|line| Some((line, (self.measure)(line)?.median)));
+            let measured: Vec<_> = measured.collect();
+            (!measured.is_empty()).then(|| Curve {
                 name,
-                place: crate::registry::position(name),
-                points: vec![point],
-                is_spoilt: line.is_spoilt,
-            }),
-        }
+                place,
+                points: measured
+                    .iter()
+                    .map(|(line, value)| (line.model_bytes as f64 / GIB, value / self.scale))
+                    .collect(),
+                is_spoilt: measured.iter().any(|(line, _)| line.is_spoilt),
+            })
+        });
+        let curves: Vec<Curve<'_>> = curves.collect();
+        plot(pen, (top, top + height - 58), self, &curves)
     }
-    curves.sort_by_key(|curve| curve.place);
+}
+
+fn plot(
+    pen: &Pen<'_>,
+    (top, bottom): (i32, i32),
+    panel: &Panel,
+    curves: &[Curve<'_>],
+) -> anyhow::Result<()> {
     let most = |axis: fn(&(f64, f64)) -> f64| {
         let points = curves.iter().flat_map(|curve| &curve.points);
         points.map(axis).fold(f64::MIN_POSITIVE, f64::max)
     };
-    let bottom = top + PANEL_HEIGHT - 58;
     let x = Scale {
         max: most(|point| point.0) * 1.04,
         from: LEFT,
@@ -137,9 +180,11 @@ fn panel(
         to: top + 24,
         ticks: 5,
     };
-    pen.bold((20, top + 6), title, Align::Left)?;
+    pen.bold((20, top + 6), panel.title, Align::Left)?;
     pen.x_axis(&x, top + 24, bottom, |tick| format!("{} GiB", short(tick)))?;
-    pen.y_axis(&y, LEFT, RIGHT, |tick| format!("{} GiB", short(tick)))?;
+    pen.y_axis(&y, LEFT, RIGHT, |tick| {
+        format!("{} {}", short(tick), panel.unit)
+    })?;
     pen.small(
         (RIGHT, bottom + 30),
         "the model's bytes",
@@ -157,12 +202,12 @@ fn panel(
         let points = curve.points.iter().map(pixel).collect();
         pen.line(points, &colour(curve.place), breadth)?;
     }
-    for curve in &curves {
+    for curve in curves {
         for point in &curve.points {
-            pen.marker(pixel(point), curve.place, &colour(curve.place))?;
+            pen.marker(pixel(point), shape(curve.place), &colour(curve.place))?;
         }
     }
-    labels(pen, &curves, &y, (top + 24, bottom))
+    labels(pen, curves, &y, (top + 24, bottom))
 }
 
 /// The names at the right ends of the curves, moved apart where they would overlap.
@@ -172,7 +217,6 @@ fn labels(
     y: &Scale,
     (top, bottom): (i32, i32),
 ) -> anyhow::Result<()> {
-    const PITCH: i32 = 19;
     let end = |curve: &Curve<'_>| curve.points.last().map_or(0, |point| y.pixel(point.1));
     let mut order: Vec<&Curve<'_>> = curves.iter().collect();
     order.sort_by_key(|curve| (end(curve), curve.place));
@@ -194,7 +238,7 @@ fn labels(
             &colour,
             1,
         )?;
-        pen.marker((RIGHT + 24, place), curve.place, &colour)?;
+        pen.marker((RIGHT + 24, place), shape(curve.place), &colour)?;
         let mark = if curve.is_spoilt { " (spoilt)" } else { "" };
         let label = format!("{}{mark}", curve.name);
         pen.text((RIGHT + 36, place), &label, &INK, Align::Left)?;
@@ -204,4 +248,9 @@ fn labels(
 
 fn colour(place: usize) -> RGBColor {
     SERIES[place % SERIES.len()]
+}
+
+/// Where colours come round again the marker is another.
+fn shape(place: usize) -> usize {
+    place + place / SERIES.len()
 }

@@ -174,7 +174,8 @@ impl Store {
             _ => {
                 // The weights are other ones than before: what was computed and made of those is void.
                 let _ = std::fs::remove_file(ready.reference());
-                for made in Format::ALL.into_iter().filter(|format| !format.is_plain()) {
+                let made = Format::ALL.into_iter().filter(|format| !format.is_plain());
+                for made in made {
                     let _ = std::fs::remove_file(ready.path(made));
                 }
                 sidecar.save(&ready.sidecar())

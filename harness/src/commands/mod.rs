@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod advise;
 mod compare;
 mod doctor;
 mod dry_run;
@@ -30,6 +31,7 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         Command::Minmem(args) => run::minmem(&args),
         Command::Plot(args) => plot::plot(&args),
         Command::Report(args) => plot::report(&args),
+        Command::Advise(args) => advise::advise(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Overhead(args) => overhead::overhead(&args),
         Command::Compare(args) => compare::compare(&args),

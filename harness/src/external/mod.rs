@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use checkpoint::{Dtype, Format};
-use gpt2::Config;
+use gpt2::{Config, Size};
 use lab::meter::Outside;
 use lab::{CacheState, Cgroup, DeviceSpec, Kept, Outcome, REFERENCE_TOKENS, Status};
 use serde::Serialize;
@@ -42,6 +42,8 @@ pub struct External {
     pub format: Format,
     /// Where it stands in tables: what it loads to.
     pub devices: Vec<DeviceSpec>,
+    /// At which of the manifest's sizes; at all of them where this is `None`.
+    pub sizes: Option<Vec<Size>>,
 }
 
 /// One run of it.

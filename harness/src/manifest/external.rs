@@ -7,6 +7,7 @@
 //! command = ["python3", "load.py", "naive"]
 //! setup = ["./install"]       # run once before anything is measured; may be left out
 //! format = "pth"              # what it reads; safetensors where it is left out
+//! sizes = ["medium"]          # at which of the manifest's sizes; all where it is left out
 //! devices = ["flex"]          # beside which of our devices it stands; the host's memory where it is left out
 //! ```
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::words::{checked, parse, parse_device};
+use super::words::{checked, parse, parse_device, parse_size};
 use crate::external::External;
 use crate::registry;
 
@@ -34,6 +35,8 @@ pub struct ExternalTable {
     format: Option<Spanned<String>>,
     #[serde(default)]
     devices: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    sizes: Option<Vec<Spanned<String>>>,
 }
 
 /// All of a manifest's, checked: each has a name of its own, and a command.
@@ -81,6 +84,8 @@ impl ExternalTable {
             None => vec!["flex".parse().expect("flex is a device")],
             Some(devices) => checked(devices, parse_device, at)?,
         };
+        let sizes = self.sizes.as_deref();
+        let sizes = sizes.map(|sizes| checked(sizes, parse_size, at));
         Ok(External {
             name: self.name.into_inner(),
             summary: self.summary,
@@ -88,6 +93,7 @@ impl ExternalTable {
             setup: self.setup.map(Spanned::into_inner),
             format,
             devices,
+            sizes: sizes.transpose()?,
         })
     }
 }
@@ -105,17 +111,19 @@ mod tests {
     #[test]
     fn a_command_stands_beside_the_experiments_on_its_devices_and_in_claims() {
         let manifest = parse(
-            "name = 'torch:naive'\ncommand = ['python3', 'x.py']\n[[claims]]\nsentence = 's'\n\
+            "name = 'torch:naive'\ncommand = ['python3', 'x.py']\nsizes = ['small']\n[[claims]]\nsentence = 's'\n\
              value = '{torch:naive.load_seconds} / {naive.load_seconds}'\nat_least = 0",
         )
         .unwrap();
-        let names = |device: &str| {
-            let techniques = manifest.techniques_on(device.parse().unwrap());
+        let names = |device: &str, size: &str| {
+            let (device, size) = (device.parse().unwrap(), size.parse().unwrap());
+            let techniques = manifest.techniques_on(device, size);
             techniques
                 .filter(|technique| technique.name() == "torch:naive")
                 .count()
         };
-        assert_eq!((names("flex"), names("vulkan")), (1, 0));
+        assert_eq!((names("flex", "small"), names("vulkan", "small")), (1, 0));
+        assert_eq!(names("flex", "medium"), 0);
         assert!(manifest.names().contains(&"torch:naive"));
     }
 

@@ -176,14 +176,17 @@ impl TuningTable {
 }
 
 impl Manifest {
-    /// Everything that is to be run on a device: the experiments, and the commands that are for it.
-    pub fn techniques_on(&self, device: DeviceSpec) -> impl Iterator<Item = Technique> {
+    /// Everything that is to be run on a device at a size: the experiments, and the commands that are for it.
+    pub fn techniques_on(&self, device: DeviceSpec, size: Size) -> impl Iterator<Item = Technique> {
         let ours = self
             .experiments
             .iter()
             .map(|name| Technique::Ours(registry::find(name).expect("names are checked")));
         let externals = self.externals.iter();
-        let theirs = externals.filter(move |external| external.devices.contains(&device));
+        let theirs = externals.filter(move |external| {
+            let sizes = external.sizes.as_ref();
+            external.devices.contains(&device) && sizes.is_none_or(|sizes| sizes.contains(&size))
+        });
         ours.chain(theirs.map(|external| Technique::External(Arc::clone(external))))
     }
 

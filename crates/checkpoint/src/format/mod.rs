@@ -53,6 +53,11 @@ impl Format {
         Format::NamedMpk,
     ];
 
+    /// Those that are written and indexed here: see [`Format::is_plain`].
+    pub fn plain() -> impl Iterator<Item = Format> {
+        Format::ALL.into_iter().filter(|format| format.is_plain())
+    }
+
     /// The name on the command line, in manifests and in records.
     pub const fn name(self) -> &'static str {
         match self {

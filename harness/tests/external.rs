@@ -1,0 +1,145 @@
+//! External commands: measured from outside, verified by their logits, and told to a person where they fail.
+#![cfg(unix)]
+
+mod common;
+
+use common::{Place, Row, TINY, number};
+
+/// A peer of a few lines: it holds the file's bytes, and answers with the logits that it is given.
+const PEER: &str = r#"
+import json, sys, time
+how = sys.argv[1]
+spec = json.loads(sys.stdin.readline())
+def say(**message): print(json.dumps(message), flush=True)
+if how == "dies": sys.exit("no such thing as a model")
+if how == "refuses": say(event="failed", reason="too much to ask"); sys.exit()
+if how == "babbles": print("hello", flush=True); time.sleep(60)
+say(event="ready", framework="few lines 1.0")
+assert sys.stdin.readline().strip() == "load"
+if how == "sleeps": time.sleep(60)
+model = bytearray(open(spec["checkpoint"], "rb").read())
+model[::4096] = bytes(len(model[::4096]))
+say(event="loaded")
+assert sys.stdin.readline().strip() == "forward"
+if how == "guesses":
+    logits = bytes(4 * len(spec["tokens"]) * spec["model"]["vocabulary"])
+else:
+    file = open("reference.safetensors", "rb").read()
+    start = 8 + int.from_bytes(file[:8], "little")
+    logits = file[start:]
+open(spec["logits"], "wb").write(logits)
+say(event="done")
+"#;
+
+/// 167 MB: large against an interpreter.
+const SIZE: &str = "v16384-c256-e512-l8-h8";
+
+fn run(place: &Place, size: &str, hows: &[&str], more: &str) -> (Vec<Row>, String, i32) {
+    place.write("peer.py", PEER);
+    let mut text = format!(
+        "[matrix]\nexperiments = ['streamed']\nsizes = ['{size}']\ndevices = ['flex']\nrepeats = 1\n\
+         [limits]\ntimeout_seconds = 5\n"
+    );
+    for how in hows {
+        text += &format!(
+            "[[external]]\nname = 'peer:{how}'\ncommand = ['python3', 'peer.py', '{how}']\n{more}\n"
+        );
+    }
+    place.write("m.toml", &text);
+    let (said, code) = place.run_manifest(&[]);
+    (place.rows(), said, code)
+}
+
+fn reason_of(rows: &[Row], how: &str) -> (String, String) {
+    let name = format!("peer:{how}");
+    let row = rows.iter().find(|row| row["experiment"] == name).unwrap();
+    (row["status"].clone(), row["reason"].clone())
+}
+
+#[test]
+fn a_command_is_measured_from_outside_and_stands_in_the_same_rows() {
+    let place = Place::new();
+    // The reference of this size, which the peer hands back.
+    let prepared = place.run(&["prepare", "--size", SIZE, "--format", "safetensors"]);
+    assert!(prepared.status.success());
+    let first = run(&place, SIZE, &[], "");
+    assert_eq!(first.2, 0, "{}", first.1);
+    let reference = format!("checkpoints/{SIZE}-f32/reference.safetensors");
+    std::fs::copy(
+        place.path().join(reference),
+        place.path().join("reference.safetensors"),
+    )
+    .unwrap();
+    std::fs::remove_dir_all(place.path().join("out")).unwrap();
+
+    let (rows, said, code) = run(&place, SIZE, &["loads", "guesses"], "");
+    assert_eq!(code, 3, "{said}");
+    let peer = rows
+        .iter()
+        .find(|row| row["experiment"] == "peer:loads")
+        .unwrap();
+    assert_eq!(
+        (&*peer["status"], &*peer["verified"]),
+        ("ok", "true"),
+        "{peer:?}"
+    );
+    assert_eq!(peer["framework"], "few lines 1.0");
+    assert_eq!(peer["contract_held"], "", "it promises nothing");
+    let model = number(peer, "model_bytes") as f64;
+    // `bytearray(read())` holds the file twice for a moment.
+    let resident = number(peer, "host_rss_peak_bytes") as f64 / model;
+    assert!((1.9..2.2).contains(&resident), "{resident}");
+    assert!(number(peer, "bytes_read") as f64 >= model);
+    let (status, reason) = reason_of(&rows, "guesses");
+    assert_eq!(status, "failed");
+    assert!(reason.contains("logits differ"), "{reason}");
+}
+
+#[test]
+fn a_command_that_fails_says_why_and_the_others_go_on() {
+    let place = Place::new();
+    let hows = ["dies", "refuses", "babbles", "sleeps"];
+    let (rows, said, code) = run(&place, TINY, &hows, "");
+    assert_eq!(code, 3, "{said}");
+    assert_eq!(rows.len(), 5);
+    let expected = [
+        ("dies", "failed", "no such thing as a model"),
+        ("refuses", "failed", "too much to ask"),
+        ("babbles", "failed", "`hello`, which is no event"),
+        ("sleeps", "timeout", "took longer than 5 s"),
+    ];
+    for (how, status, words) in expected {
+        let (found, reason) = reason_of(&rows, how);
+        assert_eq!(found, status, "{reason}");
+        assert!(reason.contains(words), "{how}: {reason}");
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_or_cannot_be_set_up_is_skipped_with_the_reason() {
+    let place = Place::new();
+    let (rows, said, code) = run(&place, TINY, &["loads"], "setup = ['false']");
+    assert_eq!(code, 0, "{said}");
+    let (status, reason) = reason_of(&rows, "loads");
+    assert_eq!(status, "skipped");
+    assert!(
+        reason.contains("its set-up failed: `false` ended"),
+        "{reason}"
+    );
+
+    let place = Place::new();
+    let text = format!(
+        "[matrix]\nexperiments = ['streamed']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n\
+         [[external]]\nname = 'nobody'\ncommand = ['./no-such-program']\n"
+    );
+    place.write("m.toml", &text);
+    let (said, code) = place.run_manifest(&[]);
+    assert_eq!(code, 0, "{said}");
+    let rows = place.rows();
+    let row = rows
+        .iter()
+        .find(|row| row["experiment"] == "nobody")
+        .unwrap();
+    assert_eq!(row["status"], "skipped");
+    assert!(row["reason"].contains("./no-such-program"), "{row:?}");
+}
