@@ -15,6 +15,12 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// The file system knows no direct I/O.
+    #[error("{}: lies on a file system that knows no direct I/O (memory, a network?): read it buffered", path.display())]
+    NoDirectIo {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is not the checkpoint it should be.
     #[error("{}: {reason}", path.display())]
     Invalid {

@@ -10,6 +10,10 @@
 //!        └─▶ LastWords                    what it is doing, on disk, should it be ended
 //! ```
 //!
+//! What several techniques share is here, too: streaming a tensor through a small staging buffer ([`Run::stream`]), tensors
+//! that are filled piece by piece ([`Filling`]), tensors over mapped pages ([`Run::view`]), and quantised matrices
+//! ([`quantise`]).
+//!
 //! An experiment is generic over [`Platform`], a Burn backend with what Burn does not forward: the
 //! memory in use on the device, its limits, and a read-back in pieces. Flex is always there, because
 //! host memory always is; `vulkan` and `cuda` are features. Forward and verification are compiled here,

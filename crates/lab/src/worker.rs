@@ -71,9 +71,10 @@ pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
 fn ended(error: &Error) -> Outcome {
     let status = match error {
         Error::OutOfMemory(_) => Status::Oom,
-        Error::CacheState { .. } | Error::Unsupported { .. } | Error::HostCap { .. } => {
-            Status::Skipped
-        }
+        Error::CacheState { .. }
+        | Error::Unsupported { .. }
+        | Error::HostCap { .. }
+        | Error::Checkpoint(checkpoint::Error::NoDirectIo { .. }) => Status::Skipped,
         _ => Status::Failed,
     };
     let mut outcome = Outcome::ended(status, error.to_string());

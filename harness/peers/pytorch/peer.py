@@ -112,6 +112,11 @@ def say(**message):
     print(json.dumps(message), flush=True)
 
 
+def hear():
+    """A line of the harness's; when it is gone, so is this."""
+    return sys.stdin.readline() or sys.exit("the harness is gone")
+
+
 def device_of(spec):
     kind, _, index = spec["device"].partition(":")
     return f"cuda:{index or 0}" if kind == "cuda" else "cpu"
@@ -124,7 +129,7 @@ def finish(device):
 
 def main():
     technique = TECHNIQUES[sys.argv[1]]
-    spec = json.loads(sys.stdin.readline())
+    spec = json.loads(hear())
     torch.set_num_threads(spec["threads"])
     torch.set_default_dtype(DTYPES[spec["dtype"]])
     device = device_of(spec)
@@ -134,11 +139,11 @@ def main():
     with torch.device("meta"):
         Gpt2(vocabulary=8, context=8, embedding=8, layers=1, heads=1, qkv_bias=True)
     say(event="ready", framework=f"pytorch {torch.__version__.split('+')[0]}")
-    sys.stdin.readline()
+    hear()
     model = technique(spec, device)
     finish(device)
     say(event="loaded")
-    sys.stdin.readline()
+    hear()
     with torch.no_grad():
         logits = model(torch.tensor([spec["tokens"]], device=device))[0].float().cpu()
     logits.contiguous().numpy().tofile(spec["logits"])
