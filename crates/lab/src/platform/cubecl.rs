@@ -16,7 +16,7 @@ use cubecl::stream_id::StreamId;
 
 use checkpoint::Dtype;
 
-use super::Filling;
+use super::{Filling, recycled};
 use crate::Error;
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
@@ -61,6 +61,7 @@ pub(super) fn device_error(device: &impl std::fmt::Debug, reason: impl ToString)
 /// A sync, and a read-back of one small tensor: wgpu's sync alone may return before the last writes were
 /// submitted (cubecl-wgpu 0.10).
 pub(super) fn finish<B: super::Platform>(device: &B::Device) -> Result<(), Error> {
+    recycled::release();
     B::sync(device).map_err(|error| device_error(device, format!("{error:?}")))?;
     let probe = Tensor::<B, 1>::from_data([1.0f32], device);
     let read = probe.try_into_data();
@@ -132,14 +133,14 @@ pub(super) fn begin<R: CubeRuntime>(
     ))
 }
 
-/// Pinned memory, where the runtime has any (CUDA); the host's heap otherwise.
+/// Pinned memory, where the runtime has any (CUDA), which it uses again itself; the host's heap otherwise.
 pub(super) fn staging<R: CubeRuntime>(device: &R::Device, bytes: usize) -> Bytes {
     let stream = StreamId::current();
     let server = DeviceHandle::<R::Server>::new(device.to_id());
     let pinned = server.submit_blocking(move |server| server.staging(&[bytes], stream));
     match pinned {
         Ok(Ok(mut buffers)) if buffers.len() == 1 => buffers.remove(0),
-        _ => Bytes::from_elems(vec![0u8; bytes]),
+        _ => recycled::buffer(bytes),
     }
 }
 

@@ -9,6 +9,8 @@ mod flex;
 mod forward;
 #[cfg(feature = "cuda")]
 pub(crate) mod nvml;
+#[cfg(feature = "cubecl")]
+mod recycled;
 #[cfg(feature = "vulkan")]
 pub(crate) mod vulkan;
 
