@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  unified     file ──read──────────────▶ the tensor's own memory
-//!  discrete    file ──read──▶ piece ────▶ device buffer      piece: half of the staging buffer; while one is
-//!                             piece ────▶   at its offset    written the next is read
+//!  discrete    file ──read──▶ piece ────▶ device buffer      pieces of the staging buffer: one is read while
+//!                             piece ────▶   at its offset    the others are written
 //! ```
 
 use std::ops::Range;

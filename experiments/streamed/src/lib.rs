@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  unified     file ──read──▶ parameter
-//!  discrete    file ──read──▶ piece ──write──▶ parameter      two pieces of half the staging buffer take turns
+//!  discrete    file ──read──▶ piece ──write──▶ parameter      the pieces of the staging buffer take turns
 //! ```
 //!
 //! What [`Run::stream_tensor`] does is in `crates/lab/src/stream.rs`: a device buffer of exactly the parameter's size

@@ -155,12 +155,12 @@ impl TuningTable {
         Ok(Tuning {
             staging_bytes: match self.staging {
                 None => default.staging_bytes,
-                // Two pieces of a page each, or more.
-                Some(bytes) if bytes.get_ref().0 >= 8192 => bytes.into_inner().0,
+                // Pieces of a page each, or more.
+                Some(bytes) if bytes.get_ref().0 >= 32768 => bytes.into_inner().0,
                 Some(bytes) => {
                     return Err(at(
                         bytes.span(),
-                        "staging must be at least 8 KiB".to_owned(),
+                        "staging must be at least 32 KiB".to_owned(),
                     ));
                 }
             },
@@ -348,6 +348,14 @@ mod tests {
     }
 
     #[test]
+    fn every_manifest_of_the_house_is_valid() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
+        let files = std::fs::read_dir(folder).unwrap().flatten();
+        let read = files.map(|file| Manifest::load(&file.path()).unwrap());
+        assert!(read.count() >= 8);
+    }
+
+    #[test]
     fn a_wrong_word_is_named_with_its_line_and_the_nearest_valid_one() {
         let cases = [
             (
@@ -396,7 +404,7 @@ mod tests {
             ),
             (
                 "experiments = ['all']\nsizes = ['small']\n[tuning]\nstaging = '1KiB'",
-                ":5: staging must be at least 8 KiB",
+                ":5: staging must be at least 32 KiB",
             ),
             (
                 "experiments = ['all']\nsizes = ['small']\n[tuning]\nthreads = 0",

@@ -1,6 +1,7 @@
 //! What the CubeCL platforms share.
 
-use std::sync::Once;
+use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
 
 use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData, TensorPrimitive};
@@ -17,12 +18,14 @@ use cubecl::stream_id::StreamId;
 use checkpoint::Dtype;
 
 use super::{Filling, recycled};
-use crate::Error;
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
+use crate::{Error, Tuning};
 
 /// How much of a tensor is read back at once.
 const PIECE_BYTES: u64 = 16 << 20;
+/// After this, a write is taken to be lost.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Fixes CubeCL's settings: otherwise a `cubecl.toml` or `burn.toml` in the current folder or above it,
 /// or an environment variable, could change what is measured.
@@ -61,8 +64,9 @@ pub(super) fn device_error(device: &impl std::fmt::Debug, reason: impl ToString)
 /// A sync, and a read-back of one small tensor: wgpu's sync alone may return before the last writes were
 /// submitted (cubecl-wgpu 0.10).
 pub(super) fn finish<B: super::Platform>(device: &B::Device) -> Result<(), Error> {
-    recycled::release();
     B::sync(device).map_err(|error| device_error(device, format!("{error:?}")))?;
+    Writes::all_done(device)?;
+    recycled::release();
     let probe = Tensor::<B, 1>::from_data([1.0f32], device);
     let read = probe.try_into_data();
     read.map_err(|error| device_error(device, format!("{error:?}")))?;
@@ -101,6 +105,66 @@ where
         start = end;
     }
     Ok(())
+}
+
+/// The writes that are with the server, whose thread makes them. A process has one device.
+struct Writes {
+    on_their_way: usize,
+    /// The first error of one.
+    failed: Option<String>,
+}
+
+static WRITES: (Mutex<Writes>, Condvar) = (
+    Mutex::new(Writes {
+        on_their_way: 0,
+        failed: None,
+    }),
+    Condvar::new(),
+);
+
+impl Writes {
+    /// Waits until fewer than `limit` are on their way.
+    fn wait(
+        limit: usize,
+        device: &impl std::fmt::Debug,
+    ) -> Result<MutexGuard<'static, Writes>, Error> {
+        let writes = WRITES.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A server that has panicked ends none: then this is an error, and no wait for ever.
+        let (mut writes, timeout) = WRITES
+            .1
+            .wait_timeout_while(writes, WRITE_TIMEOUT, |writes| {
+                writes.on_their_way >= limit && writes.failed.is_none()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        match writes.failed.take() {
+            Some(error) => Err(device_error(device, error)),
+            None if timeout.timed_out() => {
+                Err(device_error(device, "a write was not made within a minute"))
+            }
+            None => Ok(writes),
+        }
+    }
+
+    /// One more, once there is room for it.
+    fn begin(device: &impl std::fmt::Debug) -> Result<(), Error> {
+        Writes::wait(Tuning::PIECES - 1, device)?.on_their_way += 1;
+        Ok(())
+    }
+
+    /// One less: called by the server's thread.
+    fn end(result: Result<(), String>) {
+        let mut writes = WRITES.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writes.on_their_way -= 1;
+        if let Err(error) = result {
+            writes.failed.get_or_insert(error);
+        }
+        WRITES.1.notify_all();
+    }
+
+    /// Waits for all of them.
+    fn all_done(device: &impl std::fmt::Debug) -> Result<(), Error> {
+        Writes::wait(1, device).map(drop)
+    }
 }
 
 /// A device buffer, and the tensor that it will be.
@@ -175,18 +239,21 @@ where
     /// `slice_assign`, which does so and needs a kernel.
     fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error> {
         let CubeFilling(tensor) = self;
-        // Waits for the piece before, and drains CUDA's queue of buffers to be dropped, which a loop of uploads
-        // would fill with the whole model (cubecl-cuda 0.10 empties it at a flush, and not at a sync).
-        let flushed = tensor.client.flush();
-        flushed.map_err(|error| device_error(&tensor.device, format!("{error:?}")))?;
+        let server = DeviceHandle::<R::Server>::new(tensor.device.to_id());
+        Writes::begin(&tensor.device)?;
         let bytes = piece.len();
         let after = tensor.handle.size_in_used() - offset_bytes - bytes as u64;
         let place = tensor.handle.clone().offset_start(offset_bytes);
         let place = place.offset_end(after).binding();
         let descriptor = CopyDescriptor::new(place, [bytes].into(), [1].into(), 1);
         let stream = StreamId::current();
-        DeviceHandle::<R::Server>::new(tensor.device.to_id())
-            .submit(move |server| server.write(vec![(descriptor, piece)], stream));
+        // The flush makes the server write now, while the next piece is read, and not when it is asked for something;
+        // and it drains CUDA's queue of buffers to be dropped, which a loop of uploads would fill with the whole
+        // model (cubecl-cuda 0.10 empties it at a flush, and not at a sync).
+        server.submit(move |server| {
+            server.write(vec![(descriptor, piece)], stream);
+            Writes::end(server.flush(stream).map_err(|error| format!("{error:?}")));
+        });
         Ok(())
     }
 

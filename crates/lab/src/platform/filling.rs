@@ -11,9 +11,8 @@ pub trait Filling<B: Backend>: Send {
     /// needs to be done.
     fn memory(&mut self) -> Option<&mut [u8]>;
 
-    /// Sends a piece to its place in the tensor, where [`Filling::memory`] has none. Returns once the piece before
-    /// has arrived in the driver's hands, so that two pieces are held at a time: one that is on its way, and one
-    /// that is being read. `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
+    /// Sends a piece to its place in the tensor, where [`Filling::memory`] has none. Waits where as many are on their way
+    /// as the staging buffer has beside the one that is read: see [`Tuning::PIECES`](crate::Tuning::PIECES). `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
     ///
     /// # Errors
     ///
