@@ -102,10 +102,10 @@ impl Cast {
         let mut filling = run.begin(((range.end - range.start) / from) as usize)?;
         // Stored, floats and rounded: three buffers, so each takes less.
         let step = (run.tuning.piece_bytes() / 4 * 2) as u64;
+        run.enter(Phase::Read);
         for start in range.clone().step_by(step as usize) {
             let end = range.end.min(start + step);
             let elements = (end - start) / from;
-            run.enter(Phase::Read);
             self.stored.resize((end - start) as usize, 0);
             reader.read(&tensor.file, start, &mut self.stored)?;
             self.floats.clear();
@@ -118,7 +118,6 @@ impl Cast {
             } else {
                 let mut piece = B::staging_buffer(&run.device, length);
                 convert::round_into(&mut piece, run.dtype, &self.floats);
-                run.enter(Phase::Upload);
                 filling.write(place, piece)?;
             }
         }

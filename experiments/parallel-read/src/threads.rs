@@ -3,7 +3,7 @@
 use std::sync::{Mutex, mpsc};
 
 use checkpoint::{Access, Reader};
-use lab::{Error, Filling, Phase, Platform, Run};
+use lab::{Error, Filling, Platform, Run};
 
 use crate::jobs::{Job, Source, cut};
 
@@ -113,12 +113,10 @@ fn through_ring<B: Platform>(
                 }
             };
             in_flight -= 1;
-            run.enter(Phase::Upload);
             if let Err(error) = fillings[job.filling].write(job.place, piece) {
                 result = Err(error);
                 break;
             }
-            run.enter(Phase::Read);
             if let Some(job) = jobs.next() {
                 start(job);
                 in_flight += 1;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use checkpoint::{Access, Aligned, blocks};
 use io_uring::{IoUring, opcode, types};
-use lab::{Error, Filling, Phase, Platform, Run};
+use lab::{Error, Filling, Platform, Run};
 
 use crate::jobs::{ALIGNED_BYTES, Job, Source, cut};
 
@@ -132,9 +132,7 @@ fn deliver<B: Platform>(
         None => {
             let mut piece = B::staging_buffer(&run.device, bytes);
             piece.copy_from_slice(read);
-            run.enter(Phase::Upload);
             filling.write(job.place, piece)?;
-            run.enter(Phase::Read);
         }
     }
     Ok(())

@@ -254,6 +254,8 @@ where
             server.write(vec![(descriptor, piece)], stream);
             Writes::end(server.flush(stream).map_err(|error| format!("{error:?}")));
         });
+        // CubeCL collects tasks before its thread makes them.
+        server.flush_queue();
         Ok(())
     }
 
