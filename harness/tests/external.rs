@@ -34,11 +34,17 @@ say(event="done")
 /// 167 MB: large against an interpreter.
 const SIZE: &str = "v16384-c256-e512-l8-h8";
 
-fn run(place: &Place, size: &str, hows: &[&str], more: &str) -> (Vec<Row>, String, i32) {
+fn run(
+    place: &Place,
+    size: &str,
+    hows: &[&str],
+    timeout_seconds: u32,
+    more: &str,
+) -> (Vec<Row>, String, i32) {
     place.write("peer.py", PEER);
     let mut text = format!(
         "[matrix]\nexperiments = ['streamed']\nsizes = ['{size}']\ndevices = ['flex']\nrepeats = 1\n\
-         [limits]\ntimeout_seconds = 5\n"
+         [limits]\ntimeout_seconds = {timeout_seconds}\n"
     );
     for how in hows {
         text += &format!(
@@ -62,7 +68,7 @@ fn a_command_is_measured_from_outside_and_stands_in_the_same_rows() {
     // The reference of this size, which the peer hands back.
     let prepared = place.run(&["prepare", "--size", SIZE, "--format", "safetensors"]);
     assert!(prepared.status.success());
-    let first = run(&place, SIZE, &[], "");
+    let first = run(&place, SIZE, &[], 120, "");
     assert_eq!(first.2, 0, "{}", first.1);
     let reference = format!("checkpoints/{SIZE}-f32/reference.safetensors");
     std::fs::copy(
@@ -72,7 +78,7 @@ fn a_command_is_measured_from_outside_and_stands_in_the_same_rows() {
     .unwrap();
     std::fs::remove_dir_all(place.path().join("out")).unwrap();
 
-    let (rows, said, code) = run(&place, SIZE, &["loads", "guesses"], "");
+    let (rows, said, code) = run(&place, SIZE, &["loads", "guesses"], 120, "");
     assert_eq!(code, 3, "{said}");
     let peer = rows
         .iter()
@@ -99,14 +105,14 @@ fn a_command_is_measured_from_outside_and_stands_in_the_same_rows() {
 fn a_command_that_fails_says_why_and_the_others_go_on() {
     let place = Place::new();
     let hows = ["dies", "refuses", "babbles", "sleeps"];
-    let (rows, said, code) = run(&place, TINY, &hows, "");
+    let (rows, said, code) = run(&place, TINY, &hows, 8, "");
     assert_eq!(code, 3, "{said}");
     assert_eq!(rows.len(), 5);
     let expected = [
         ("dies", "failed", "no such thing as a model"),
         ("refuses", "failed", "too much to ask"),
         ("babbles", "failed", "`hello`, which is no event"),
-        ("sleeps", "timeout", "took longer than 5 s"),
+        ("sleeps", "timeout", "took longer than 8 s"),
     ];
     for (how, status, words) in expected {
         let (found, reason) = reason_of(&rows, how);
@@ -118,7 +124,7 @@ fn a_command_that_fails_says_why_and_the_others_go_on() {
 #[test]
 fn a_command_that_is_not_there_or_cannot_be_set_up_is_skipped_with_the_reason() {
     let place = Place::new();
-    let (rows, said, code) = run(&place, TINY, &["loads"], "setup = ['false']");
+    let (rows, said, code) = run(&place, TINY, &["loads"], 120, "setup = ['false']");
     assert_eq!(code, 0, "{said}");
     let (status, reason) = reason_of(&rows, "loads");
     assert_eq!(status, "skipped");
