@@ -3,7 +3,7 @@
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Distribution, Int, Shape, Tensor};
+use burn::tensor::{DType, Distribution, FloatDType, Int, Shape, Tensor};
 
 use crate::{Initial, TensorSpec};
 
@@ -135,8 +135,22 @@ pub(super) struct LayerNorm<B: Backend> {
 impl<B: Backend> LayerNorm<B> {
     pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         const EPSILON: f64 = 1e-5;
-        let (variance, mean) = x.clone().var_mean_bias(2);
-        let normal = (x - mean) / (variance + EPSILON).sqrt();
+        // In single precision, as PyTorch does it: a sum of squares over a wide row is over what f16 can hold.
+        let half = match x.dtype() {
+            DType::F16 => Some(FloatDType::F16),
+            DType::BF16 => Some(FloatDType::BF16),
+            _ => None,
+        };
+        let wide = match half {
+            Some(_) => x.cast(FloatDType::F32),
+            None => x,
+        };
+        let (variance, mean) = wide.clone().var_mean_bias(2);
+        let normal = (wide - mean) / (variance + EPSILON).sqrt();
+        let normal = match half {
+            Some(half) => normal.cast(half),
+            None => normal,
+        };
         normal * self.scale.val().unsqueeze() + self.shift.val().unsqueeze()
     }
 }
