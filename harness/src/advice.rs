@@ -32,6 +32,8 @@ pub struct Choice {
     pub name: &'static str,
     /// Whether the weights are the checkpoint's, to the bit.
     pub is_exact: bool,
+    /// Where the model lives once it is loaded.
+    pub home: Home,
     /// What it needs on the host: the smallest cap that it was found to survive in, or what it promises.
     pub host_bytes: u64,
     pub is_host_measured: bool,
@@ -42,6 +44,17 @@ pub struct Choice {
     pub ready_seconds: Option<f64>,
     pub logits_error: Option<f64>,
     pub fits: bool,
+}
+
+/// Where a model lives, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Home {
+    /// In memory of its own.
+    OwnMemory,
+    /// In the pages of the file.
+    FilePages,
+    /// In the file, but for a few layers: each forward reads it.
+    File,
 }
 
 /// What is recorded of this size and kind of memory on every machine below `root`.
@@ -90,8 +103,19 @@ impl Situation {
         let mut choices: Vec<Choice> = experiments
             .map(|experiment| self.choice(experiment, &lines, &caps))
             .collect();
+        // Like is compared with like: where forward was not timed for all, the load alone is.
+        let mut timed = choices
+            .iter()
+            .filter(|choice| choice.load_seconds.is_some());
+        if !timed.all(|choice| choice.ready_seconds.is_some()) {
+            choices
+                .iter_mut()
+                .for_each(|choice| choice.ready_seconds = None);
+        }
         choices.sort_by(|a, b| {
             let order = b.fits.cmp(&a.fits).then(b.is_exact.cmp(&a.is_exact));
+            // What is read again for each forward is for where nothing else fits.
+            let order = order.then((a.home == Home::File).cmp(&(b.home == Home::File)));
             order
                 .then(a.compare_speed(b))
                 .then(a.host_bytes.cmp(&b.host_bytes))
@@ -118,9 +142,19 @@ impl Situation {
             .filter(|_| self.memory == MemoryModel::Unified);
         let host_bytes = survived.unwrap_or(contract.host_heap_bytes);
         let has = |needed: u64, there: Option<u64>| there.is_none_or(|there| needed <= there);
+        let is_exact = experiment.keeps(self.memory, self.dtype) == Kept::Stored;
+        // Who promises to hold no model where the model is, holds the file's.
+        let holds_none = is_exact
+            && self.memory == MemoryModel::Unified
+            && contract.host_heap_bytes < footprint.model_bytes / 2;
         Choice {
             name: experiment.name,
-            is_exact: experiment.keeps(self.memory, self.dtype) == Kept::Stored,
+            is_exact,
+            home: match (experiment.streams_layers, holds_none) {
+                (true, _) => Home::File,
+                (false, true) => Home::FilePages,
+                (false, false) => Home::OwnMemory,
+            },
             host_bytes,
             is_host_measured: survived.is_some(),
             device_bytes: contract.device_bytes,
@@ -174,7 +208,8 @@ impl Choice {
         };
         let (own, others) = (key(self), key(other));
         let no_worse = others.0 <= own.0 && others.1 <= own.1 && others.2 <= own.2;
-        no_worse && others != own && other.is_exact >= self.is_exact
+        let is_as_good = other.is_exact >= self.is_exact && other.home <= self.home;
+        no_worse && others != own && is_as_good
     }
 }
 
@@ -207,7 +242,11 @@ pub fn sheet(title: String, choices: &[Choice]) -> Sheet {
             row.push(seconds(choice.ready_seconds));
         }
         row.push(match (choice.is_exact, choice.logits_error) {
-            (true, _) => "the checkpoint's".to_owned(),
+            (true, _) => match choice.home {
+                Home::OwnMemory => "the checkpoint's".to_owned(),
+                Home::FilePages => "the checkpoint's, in the file's pages".to_owned(),
+                Home::File => "the checkpoint's, read again for each forward".to_owned(),
+            },
             (false, Some(error)) => format!("rounded: logits off by {:.2} %", 100.0 * error),
             (false, None) => "rounded".to_owned(),
         });

@@ -96,10 +96,14 @@ impl Group<'_> {
     /// The group as a table.
     pub fn sheet(&self) -> Sheet {
         let mut columns = vec![words("technique")];
-        let shows_framework = self
+        let mut frameworks: Vec<&String> = self
             .lines
             .iter()
-            .any(|line| line.framework != self.lines[0].framework);
+            .filter_map(|line| line.framework.as_ref())
+            .collect();
+        frameworks.sort();
+        frameworks.dedup();
+        let shows_framework = frameworks.len() > 1;
         let shows_ready = self.lines.iter().any(|line| line.ready_seconds.is_some());
         if shows_framework {
             columns.push(words("by"));
