@@ -192,7 +192,7 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
         model,
         kept,
         forward,
-        floor_bytes: footprint.model_bytes,
+        least_device_bytes: footprint.model_bytes,
         outcome: &mut outcome,
     };
     match verification.verify::<E>(&peaks) {
@@ -298,7 +298,7 @@ struct Verification<'a, B: Platform> {
     /// The first forward, where it ran before.
     forward: Option<(Vec<f32>, f64)>,
     /// What a device must hold at least, where it holds a whole model as it is stored.
-    floor_bytes: u64,
+    least_device_bytes: u64,
     outcome: &'a mut Outcome,
 }
 
@@ -330,11 +330,11 @@ impl<B: Platform> Verification<'_, B> {
                 if is_whole
                     && !self.spec.only_time
                     && B::MEMORY == MemoryModel::Discrete
-                    && in_use < self.floor_bytes =>
+                    && in_use < self.least_device_bytes =>
             {
                 Err(Error::Verification(format!(
                     "the device holds {in_use} bytes after the load, and the model has {}",
-                    self.floor_bytes
+                    self.least_device_bytes
                 )))
             }
             _ => Ok(()),

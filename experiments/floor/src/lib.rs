@@ -1,10 +1,9 @@
 //! Bounds to hold techniques against: the bytes of a load moved by a plain loop, and no model.
 //!
-//! - `floor`: the checkpoint read into fresh memory that nobody has touched. No loader that ends with a private copy and reads
-//!   with one thread is faster.
-//! - `floor:disk`: the checkpoint read past the page cache into a small buffer, by several threads. No cold load is faster.
+//! - `floor`: the checkpoint read into fresh memory that nobody has touched: what one thread needs for a private copy.
+//! - `floor:disk`: the checkpoint read past the page cache into a small buffer, by several threads: what the disk gives.
 //! - `floor:upload`: buffers of the parameters' sizes created on the device and written from one small buffer, through the
-//!   driver's own interface. No upload is faster.
+//!   driver's own interface: what an upload can reach.
 
 use std::io::Read;
 use std::sync::Mutex;

@@ -127,6 +127,18 @@ impl Conversation {
         }
     }
 
+    /// How the command ended: it is given a second for that, and then ended.
+    fn end(&mut self) -> std::io::Result<std::process::ExitStatus> {
+        for _ in 0..100 {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.child.kill()?;
+        self.child.wait()
+    }
+
     /// The status of a run that ended so, and why, for a person.
     pub fn why(&mut self, ended: Ended, oom_kills: u64) -> (Status, String) {
         match ended {
@@ -141,7 +153,7 @@ impl Conversation {
             Ended::Misunderstood(what) => (Status::Failed, what),
             Ended::Refused(status, reason) => (status, reason),
             Ended::Gone => {
-                let status = self.child.wait();
+                let status = self.end();
                 let status =
                     status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 if oom_kills > 0 {

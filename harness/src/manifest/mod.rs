@@ -1,6 +1,7 @@
 //! The manifest: what is to be run, read from TOML and checked before anything runs.
 
 mod external;
+mod tuning;
 mod words;
 
 use std::ops::Range;
@@ -21,6 +22,7 @@ use crate::registry;
 use crate::technique::Technique;
 use crate::units::ByteSize;
 use external::ExternalTable;
+use tuning::TuningTable;
 use words::{checked, explain, parse};
 pub use words::{experiment_names, parse_device, parse_size, unknown};
 
@@ -132,47 +134,6 @@ struct LimitsTable {
     timeout_seconds: Option<Spanned<u64>>,
     min_free_disk: Option<ByteSize>,
     budget_minutes: Option<Spanned<u64>>,
-}
-
-/// What is left out has the default.
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct TuningTable {
-    staging: Option<Spanned<ByteSize>>,
-    threads: Option<Spanned<usize>>,
-    queue_depth: Option<Spanned<usize>>,
-    resident_layers: Option<Spanned<usize>>,
-}
-
-impl TuningTable {
-    fn check(self, at: &impl Fn(Range<usize>, String) -> String) -> Result<Tuning, String> {
-        let default = Tuning::default();
-        let count = |what: &str, value: Option<Spanned<usize>>, default| match value {
-            None => Ok(default),
-            Some(value) if (1..=1024).contains(value.get_ref()) => Ok(value.into_inner()),
-            Some(value) => Err(at(value.span(), format!("{what} must be from 1 to 1024"))),
-        };
-        Ok(Tuning {
-            staging_bytes: match self.staging {
-                None => default.staging_bytes,
-                // Pieces of a page each, or more.
-                Some(bytes) if bytes.get_ref().0 >= 32768 => bytes.into_inner().0,
-                Some(bytes) => {
-                    return Err(at(
-                        bytes.span(),
-                        "staging must be at least 32 KiB".to_owned(),
-                    ));
-                }
-            },
-            threads: count("threads", self.threads, default.threads)?,
-            queue_depth: count("queue_depth", self.queue_depth, default.queue_depth)?,
-            resident_layers: count(
-                "resident_layers",
-                self.resident_layers,
-                default.resident_layers,
-            )?,
-        })
-    }
 }
 
 impl Manifest {

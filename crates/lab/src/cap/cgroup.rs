@@ -69,8 +69,7 @@ impl Cgroup {
     ///
     /// If the kernel refuses.
     pub fn join(&self) -> std::io::Result<()> {
-        let me = std::process::id().to_string();
-        std::fs::write(self.folder.join("cgroup.procs"), me)
+        self.take(std::process::id())
     }
 
     /// Moves another process into it, as [`Cgroup::join`] does this one.
@@ -115,7 +114,7 @@ impl Cgroup {
         let Ok(mut waiting) = waiting else {
             return false;
         };
-        let moved = std::fs::write(self.folder.join("cgroup.procs"), waiting.id().to_string());
+        let moved = self.take(waiting.id());
         let _ = waiting.kill();
         let _ = waiting.wait();
         moved.is_ok()

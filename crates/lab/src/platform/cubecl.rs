@@ -7,6 +7,7 @@ use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData, TensorPrimitive};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
+use checkpoint::Dtype;
 use cubecl::Runtime;
 use cubecl::config::memory::{MemoryConfig, PersistentMemory};
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
@@ -14,8 +15,6 @@ use cubecl::device::Device;
 use cubecl::device_handle::DeviceHandle;
 use cubecl::server::{ComputeServer, CopyDescriptor};
 use cubecl::stream_id::StreamId;
-
-use checkpoint::Dtype;
 
 use super::{Filling, recycled};
 use crate::meter::DeviceMemory;

@@ -11,8 +11,9 @@ pub trait Filling<B: Backend>: Send {
     /// needs to be done.
     fn memory(&mut self) -> Option<&mut [u8]>;
 
-    /// Sends a piece to its place in the tensor, where [`Filling::memory`] has none. Waits where as many are on their way
-    /// as the staging buffer has beside the one that is read: see [`Tuning::PIECES`](crate::Tuning::PIECES). `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
+    /// Sends a piece to its place in the tensor, where [`Filling::memory`] has none. Waits where as many are on their
+    /// way as the staging buffer has beside the one that is read: see [`Tuning::PIECES`](crate::Tuning::PIECES).
+    /// `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
     ///
     /// # Errors
     ///
