@@ -9,6 +9,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Place, Row};
+use lab::Phase;
+use lab::meter::LastWords;
 use rustix::process::{Pid, Signal, kill_process};
 
 const KILLS: usize = 50;
@@ -48,6 +50,15 @@ fn worker_of(harness: &Child) -> Option<u32> {
         line.is_ok_and(|line| line.split('\0').nth(1) == Some("worker"))
     };
     children.split_whitespace().find(is_worker)?.parse().ok()
+}
+
+/// Whether that is what the worker wrote last.
+fn is_materialising(worker: u32) -> bool {
+    let line = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap_or_default();
+    let mut words = line.split('\0').skip_while(|word| *word != "--last-words");
+    let last_words = words.nth(1).and_then(|path| LastWords::read(path.as_ref()));
+    let sample = last_words.and_then(|words| words.sample);
+    sample.is_some_and(|sample| sample.phase == Phase::Materialise)
 }
 
 fn start(place: &Place) -> Child {
@@ -135,14 +146,13 @@ fn a_worker_that_is_killed_is_a_row_with_the_reason_and_the_runs_go_on() {
     let worker = loop {
         assert!(
             began.elapsed() < Duration::from_secs(30),
-            "no worker was started"
+            "no worker was seen loading"
         );
-        if let Some(worker) = worker_of(&harness) {
+        if let Some(worker) = worker_of(&harness).filter(|&worker| is_materialising(worker)) {
             break worker;
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    std::thread::sleep(Duration::from_millis(700));
     kill(worker);
     assert_eq!(harness.wait().unwrap().code(), Some(3));
     let rows = place.rows();

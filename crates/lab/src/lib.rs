@@ -20,6 +20,7 @@
 //! once per backend, so that an edited experiment does not pay for them.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
+mod backing;
 mod cache;
 mod cap;
 pub mod convert;
@@ -38,6 +39,7 @@ mod verify;
 mod view;
 pub mod worker;
 
+pub use backing::touch_free_memory;
 pub use cache::CacheState;
 pub use cap::{CapMechanism, Cgroup, HostCaps, HostLimits};
 pub use devices::{BackendKind, DeviceReport, DeviceSpec, find_devices};

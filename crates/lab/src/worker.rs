@@ -17,7 +17,8 @@ use crate::meter::{
 use crate::outcome::{Outcome, Status};
 use crate::{
     BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits, Kept,
-    MemoryModel, Platform, Reads, Run, Target, Tuning, devices, reference, verify,
+    MemoryModel, Platform, Reads, Run, Target, Tuning, devices, reference, touch_free_memory,
+    verify,
 };
 
 /// What a worker is to do.
@@ -130,6 +131,14 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
     let max_tensor_bytes = B::max_tensor_bytes(&device);
     let footprint = Footprint::new(&spec.config, spec.dtype, max_tensor_bytes, spec.tuning);
     let contract = E::contract(B::MEMORY, footprint);
+    if spec.host.cap_bytes.is_none() {
+        // Software devices lie in the host's memory.
+        let on_device = match B::compiles_in_software(&device) {
+            true => contract.device_bytes.unwrap_or(0),
+            false => 0,
+        };
+        touch_free_memory(contract.host_heap_bytes + on_device);
+    }
 
     let for_recorder = device.clone();
     let instruments = Instruments {

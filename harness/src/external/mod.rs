@@ -24,7 +24,9 @@ use std::time::Duration;
 use checkpoint::{Dtype, Format};
 use gpt2::{Config, Size};
 use lab::meter::Outside;
-use lab::{CacheState, Cgroup, DeviceSpec, Kept, Outcome, REFERENCE_TOKENS, Status};
+use lab::{
+    CacheState, Cgroup, DeviceSpec, Footprint, Kept, Outcome, REFERENCE_TOKENS, Status, Tuning,
+};
 use serde::Serialize;
 
 use conversation::{Conversation, Ended, Event};
@@ -195,6 +197,11 @@ impl External {
             })?;
             let capped = cgroup.cap(cap_bytes);
             capped.map_err(|reason| Ended::Refused(Status::Skipped, reason))?;
+        }
+        if request.cap_bytes.is_none() {
+            // Its contract is not known: a state dict, and a model.
+            let footprint = Footprint::new(&request.config, request.dtype, None, Tuning::default());
+            lab::touch_free_memory(2 * footprint.model_bytes);
         }
         let watched = Outside::watch(conversation.pid(), cgroup);
         let load_from = conversation.say("load")?;

@@ -42,6 +42,20 @@ impl CountingAllocator {
         PEAK_BYTES.store(0, Relaxed);
     }
 
+    /// Counts memory that this crate maps itself where it would ask the allocator.
+    pub(crate) fn mapped(bytes: usize) {
+        if Self::is_installed() {
+            Self::grow(bytes);
+        }
+    }
+
+    /// The end of what [`CountingAllocator::mapped`] counted.
+    pub(crate) fn unmapped(bytes: usize) {
+        if Self::is_installed() {
+            Self::shrink(bytes);
+        }
+    }
+
     fn grow(bytes: usize) {
         if IS_STOPPED.load(Relaxed) {
             return;

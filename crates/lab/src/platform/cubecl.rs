@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData, TensorPrimitive};
+use burn_cubecl::ops::numeric::zeros_client;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeRuntime};
 use checkpoint::Dtype;
@@ -249,8 +250,13 @@ where
         // The flush makes the server write now, while the next piece is read, and not when it is asked for something;
         // and it drains CUDA's queue of buffers to be dropped, which a loop of uploads would fill with the whole
         // model (cubecl-cuda 0.10 empties it at a flush, and not at a sync).
+        server.submit(move |server| server.write(vec![(descriptor, piece)], stream));
+        // cubecl-wgpu 0.10 submits nothing where it has written and computed nothing: then writes pile up in its staging
+        // memory, 64 of them, and are waited for. A kernel that does next to nothing makes the flush a submission.
+        let (client, device) = (tensor.client.clone(), tensor.device.clone());
+        // Of the shape that the worker warmed up with, so that it is compiled.
+        drop(zeros_client(client, device, Shape::new([64]), DType::F32));
         server.submit(move |server| {
-            server.write(vec![(descriptor, piece)], stream);
             Writes::end(server.flush(stream).map_err(|error| format!("{error:?}")));
         });
         // CubeCL collects tasks before its thread makes them.

@@ -1,13 +1,12 @@
 //! Host memory: Burn's flex backend.
 
 use burn::tensor::quantization::QuantScheme;
-use burn::tensor::{Bytes, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{Bytes, DType, Tensor, TensorData, TensorPrimitive};
 use burn_flex::{Flex, FlexDevice, FlexQTensor, FlexTensor};
 use checkpoint::Dtype;
 use gpt2::Gpt2;
-use half::{bf16, f16};
 
-use super::{BringLayer, Filling, Platform, forward};
+use super::{BringLayer, Filling, Platform, forward, pages};
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
@@ -39,11 +38,17 @@ impl Platform for Flex {
     }
 
     fn begin(_: &FlexDevice, elements: usize, dtype: Dtype) -> HostFilling {
-        match dtype {
-            Dtype::F32 => HostFilling::F32(vec![0.0; elements]),
-            Dtype::F16 => HostFilling::F16(bytemuck::zeroed_vec(elements)),
-            Dtype::Bf16 => HostFilling::Bf16(bytemuck::zeroed_vec(elements)),
+        let float = match dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::Bf16 => DType::BF16,
             Dtype::I8 => panic!("quantised weights are no floats: see quantise"),
+        };
+        let element_bytes = dtype.bytes() as usize;
+        HostFilling {
+            memory: pages::zeroed(elements * element_bytes, element_bytes),
+            elements,
+            dtype: float,
         }
     }
 
@@ -81,44 +86,27 @@ impl Platform for Flex {
     }
 }
 
-/// A vector that becomes a tensor's memory as it is. Fresh memory from the system is zero already, and no page
-/// of it is touched before it is filled.
-pub enum HostFilling {
-    /// Of f32.
-    F32(Vec<f32>),
-    /// Of f16.
-    F16(Vec<f16>),
-    /// Of bf16.
-    Bf16(Vec<bf16>),
+/// Memory that becomes a tensor's as it is. Fresh memory from the system is zero already, and no page of it is touched
+/// before it is filled.
+pub struct HostFilling {
+    memory: Bytes,
+    elements: usize,
+    dtype: DType,
 }
 
 impl Filling<Flex> for HostFilling {
     fn memory(&mut self) -> Option<&mut [u8]> {
-        Some(match self {
-            HostFilling::F32(values) => bytemuck::cast_slice_mut(values),
-            HostFilling::F16(values) => bytemuck::cast_slice_mut(values),
-            HostFilling::Bf16(values) => bytemuck::cast_slice_mut(values),
-        })
+        Some(&mut self.memory)
     }
 
     fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error> {
-        let memory = self.memory().expect("host memory can be written");
         let start = offset_bytes as usize;
-        memory[start..start + piece.len()].copy_from_slice(&piece);
+        self.memory[start..start + piece.len()].copy_from_slice(&piece);
         Ok(())
     }
 
     fn finish(self) -> Tensor<Flex, 1> {
-        macro_rules! tensor {
-            ($values:ident) => {{
-                let elements = $values.len();
-                Tensor::from_data(TensorData::new($values, [elements]), &FlexDevice)
-            }};
-        }
-        match self {
-            HostFilling::F32(values) => tensor!(values),
-            HostFilling::F16(values) => tensor!(values),
-            HostFilling::Bf16(values) => tensor!(values),
-        }
+        let data = TensorData::from_bytes(self.memory, [self.elements], self.dtype);
+        Tensor::from_data(data, &FlexDevice)
     }
 }

@@ -9,6 +9,7 @@ mod flex;
 mod forward;
 #[cfg(feature = "cuda")]
 pub(crate) mod nvml;
+mod pages;
 #[cfg(feature = "cubecl")]
 mod recycled;
 #[cfg(feature = "vulkan")]
