@@ -63,7 +63,7 @@ impl Remains {
                 );
                 self.outcome(Status::Oom, reason)
             }
-            _ => {
+            (signal, ..) => {
                 let said = self
                     .stderr
                     .lines()
@@ -71,7 +71,15 @@ impl Remains {
                     .find(|line| !line.trim().is_empty());
                 let said = said.map(|line| format!(": {}", line.trim()));
                 let said = said.unwrap_or_default();
-                let reason = format!("the worker ended without a result, {status}{doing}{said}");
+                let why = match signal {
+                    Some(BUS_ERROR) => {
+                        ", for a page of a mapped file was not there: was the checkpoint truncated meanwhile, or is its \
+                         disk failing?"
+                    }
+                    _ => "",
+                };
+                let reason =
+                    format!("the worker ended without a result, {status}{doing}{why}{said}");
                 self.outcome(Status::Failed, reason)
             }
         }
@@ -122,6 +130,9 @@ impl Remains {
         }
     }
 }
+
+/// SIGBUS, of Linux on all but a few processors.
+const BUS_ERROR: i32 = 7;
 
 #[cfg(unix)]
 fn signal(status: ExitStatus) -> Option<i32> {

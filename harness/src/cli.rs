@@ -35,6 +35,10 @@ pub enum Command {
     Plot(ResultsArgs),
     /// Write the report of recorded results again: claims, contracts, tables and charts
     Report(ResultsArgs),
+    /// Load a checkpoint of yours and go on with a text
+    Generate(GenerateArgs),
+    /// Load a checkpoint of yours and train it for a few steps on a text: the loss must fall
+    Finetune(FinetuneArgs),
     /// Say which technique fits into the memory that is there, and is fastest
     Advise(AdviseArgs),
     /// Say in words what an experiment held at its peak in a recorded run
@@ -65,6 +69,18 @@ pub struct StoreArgs {
     pub checkpoints: PathBuf,
 }
 
+/// How a checkpoint of the user's is read.
+#[derive(Debug, Clone, Args)]
+pub struct ReadingArgs {
+    /// TOML file that says what the checkpoint's tensors are called, where no built-in layout fits (book, hugging-face, burn)
+    #[arg(long, value_name = "FILE")]
+    pub layout: Option<PathBuf>,
+    /// Refuse a checkpoint that holds tensors which the model does not have; what is missing or of another shape is refused
+    /// always
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub strict: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct PrepareArgs {
     /// Sizes to prepare: small, medium, large, xl, or free-form such as v257-c64-e48-l2-h4
@@ -76,11 +92,75 @@ pub struct PrepareArgs {
     /// Formats to write
     #[arg(long = "format", value_name = "FORMAT", default_values = ["safetensors", "pth", "per-tensor"])]
     pub formats: Vec<Format>,
-    /// A checkpoint of your own: it is checked, digested, and written in the formats it does not have
+    /// A checkpoint of your own: it is checked, digested, and written in the formats that it does not have, under the book's
+    /// names
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
     #[command(flatten)]
+    pub reading: ReadingArgs,
+    #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// A checkpoint of the user's, and how to load it.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// Checkpoint to load: any format and layout that `run --checkpoint` takes
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
+    /// Size of the model, where it cannot be read off the checkpoint (its heads, say)
+    #[arg(long)]
+    pub size: Option<Size>,
+    /// Technique to load it by
+    #[arg(long, value_name = "NAME", default_value = "streamed")]
+    pub experiment: String,
+    /// Device to load to
+    #[arg(long, default_value = "flex")]
+    pub device: DeviceSpec,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// A text, or its tokens.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false, args = ["prompt", "tokens"])]
+pub struct TextArgs {
+    /// Text, in the words of --tokenizer
+    #[arg(long, requires = "tokenizer")]
+    pub prompt: Option<String>,
+    /// Token ids instead of a text, as in 15496,995
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub tokens: Option<Vec<u32>>,
+    /// The model's tokenizer: tokenizer.json, or a folder with it or with vocab.json and merges.txt
+    #[arg(long, value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub text: TextArgs,
+    /// How many tokens to add
+    #[arg(long, default_value_t = 20)]
+    pub count: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct FinetuneArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub text: TextArgs,
+    /// Steps of AdamW
+    #[arg(long, default_value_t = 1)]
+    pub steps: usize,
+    /// Learning rate of each step
+    #[arg(long, default_value_t = 1e-4)]
+    pub learning_rate: f64,
 }
 
 #[derive(Debug, Args)]
@@ -115,10 +195,13 @@ pub struct RunOptions {
     /// This number of repeats instead of the manifest's
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeats: Option<u32>,
-    /// Load this checkpoint of yours instead of prepared ones: safetensors, a .pth of torch.save, or a folder
-    /// of per-tensor safetensors files; its size is read off it
+    /// Load this checkpoint of yours instead of prepared ones, or of the manifest's: safetensors, a .pth, .pt or .bin of
+    /// torch.save, burnpack, a folder of per-tensor safetensors files, or of several files with an index; its size is
+    /// read off it
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Compare logits with the tensor `logits` [1, 3, vocabulary] of this file (safetensors, or a .pth of
     /// {"logits": …}) instead of computing a reference
     #[arg(long, value_name = "FILE")]
@@ -286,6 +369,8 @@ pub struct DeriveArgs {
 pub struct ReferenceArgs {
     #[arg(long)]
     pub checkpoint: PathBuf,
+    #[arg(long)]
+    pub layout: Option<PathBuf>,
     #[arg(long)]
     pub size: Size,
     #[arg(long)]

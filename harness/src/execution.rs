@@ -43,6 +43,15 @@ pub struct Execution<'a> {
 /// Checkpoints made sure of in this execution, and what became of it.
 pub type Prepared = HashMap<(Size, Dtype, Format), Result<(), String>>;
 
+/// What a run reads.
+struct Inputs {
+    checkpoint: PathBuf,
+    /// What the checkpoint's tensors are called, where no built-in layout fits.
+    layout: Option<PathBuf>,
+    /// The logits that it is compared with.
+    reference: PathBuf,
+}
+
 /// Why no further run is made.
 #[derive(Debug, PartialEq)]
 pub enum Stopped {
@@ -230,17 +239,17 @@ impl Execution<'_> {
             return Ok(Ok(Some(Answer::ended(Status::Skipped, reason))));
         }
         let ready = self.ready(run)?;
-        let (checkpoint, reference) = ready.ok_or("a command reads a checkpoint")?;
+        let inputs = ready.ok_or("a command reads a checkpoint")?;
         let request = Request {
             config: run.size.config(),
             dtype: run.dtype,
             device: run.device.spec,
-            checkpoint: &checkpoint,
+            checkpoint: &inputs.checkpoint,
             format: external.format,
             threads: run.tuning.threads,
             cache: run.cache,
             cap_bytes: run.host_cap_bytes(),
-            reference: &reference,
+            reference: &inputs.reference,
             timeout: Duration::from_secs(self.manifest.limits.timeout_seconds),
         };
         Ok(self.executor.ask(external, &request))
@@ -248,33 +257,38 @@ impl Execution<'_> {
 
     /// Makes sure of the checkpoint that a run reads, and of the logits it is compared with. `None` where it reads
     /// none.
-    fn ready(&mut self, run: &Planned) -> Result<Option<(PathBuf, PathBuf)>, String> {
+    fn ready(&mut self, run: &Planned) -> Result<Option<Inputs>, String> {
         let Some(format) = self.supply.format(run) else {
             return Ok(None);
         };
         let ready = self.supply.ready(run)?;
-        let key = (run.size, run.dtype, format);
-        let store = self.supply.store;
-        self.prepared
-            .entry(key)
-            .or_insert_with(|| {
-                store
-                    .prepare(&ready, format)
-                    .map_err(|error| format!("{error:#}"))
-            })
-            .clone()?;
+        let as_it_is = ready.as_it_is(format);
+        let own = as_it_is.filter(|_| run.technique.reads_any()).cloned();
+        if own.is_none() {
+            let key = (run.size, run.dtype, format);
+            let store = self.supply.store;
+            self.prepared
+                .entry(key)
+                .or_insert_with(|| {
+                    store
+                        .prepare(&ready, format)
+                        .map_err(|error| format!("{error:#}"))
+                })
+                .clone()?;
+        }
         let reference = match &self.options.reference {
             Some(given) => given.clone(),
-            None => {
-                // Computed of a plain checkpoint, whatever is made of it.
-                let plain = match format.is_plain() {
-                    true => format,
-                    false => ready.state_dict_format(Format::Safetensors),
-                };
-                reference(&ready, plain)?
-            }
+            None => reference(&ready)?,
         };
-        Ok(Some((ready.path(format), reference)))
+        let (checkpoint, layout) = match own {
+            Some(imported) => (imported.path, imported.layout),
+            None => (ready.path(format), None),
+        };
+        Ok(Some(Inputs {
+            checkpoint,
+            layout,
+            reference,
+        }))
     }
 
     /// Makes sure of everything that the run needs on disk.
@@ -287,6 +301,7 @@ impl Execution<'_> {
             tuning: run.tuning.into(),
             cache: run.cache,
             checkpoint: None,
+            layout: None,
             digests: None,
             reference: None,
             save_logits: None,
@@ -300,10 +315,11 @@ impl Execution<'_> {
             let file = format!("{}.safetensors", run.id(&self.code));
             args.save_logits = Some(self.results.folder().join("logits").join(file));
         }
-        if let Some((checkpoint, reference)) = self.ready(run)? {
-            args.checkpoint = Some(checkpoint);
+        if let Some(inputs) = self.ready(run)? {
+            args.checkpoint = Some(inputs.checkpoint);
+            args.layout = inputs.layout;
             args.digests = Some(self.supply.ready(run)?.sidecar());
-            args.reference = Some(reference);
+            args.reference = Some(inputs.reference);
         }
         Ok(args)
     }

@@ -32,6 +32,7 @@ mod summary;
 mod supply;
 mod table;
 mod technique;
+mod tokenizer;
 mod units;
 mod worker;
 

@@ -21,10 +21,17 @@ pub struct Supply<'a> {
 impl<'a> Supply<'a> {
     /// Imports the user's checkpoint, where there is one, and lets it decide size and dtype.
     pub fn new(store: &'a Store, options: &RunOptions, manifest: &mut Manifest) -> Supply<'a> {
-        let imported = options.checkpoint.as_deref().map(|file| {
-            let size = options.sizes.first().copied();
+        let file = options.checkpoint.as_ref().or(manifest.checkpoint.as_ref());
+        let imported = file.map(|file| {
+            let mut reading = options.reading.clone();
+            reading.layout = reading.layout.or_else(|| manifest.layout.clone());
+            let size = manifest
+                .sizes
+                .first()
+                .filter(|_| manifest.checkpoint.is_some());
+            let size = options.sizes.first().or(size).copied();
             store
-                .import(file, size)
+                .import(file, &reading, size)
                 .map_err(|error| format!("{error:#}"))
         });
         if let Some(Ok(ready)) = &imported {
@@ -35,6 +42,12 @@ impl<'a> Supply<'a> {
                 let (count, first) = (ready.ignored.len(), &ready.ignored[0]);
                 eprintln!(
                     "{count} mask buffers of the checkpoint are no weights and are ignored ({first}, …)"
+                );
+            }
+            if ready.skipped > 0 {
+                eprintln!(
+                    "{} tensors of the checkpoint are none of the model's and are skipped",
+                    ready.skipped
                 );
             }
         }
@@ -72,7 +85,8 @@ impl<'a> Supply<'a> {
                 .ready(run)
                 .ok()
                 .filter(|_| is_new && run.device.state.is_ok())?;
-            Some(self.store.missing_bytes(&ready, format))
+            let is_read_as_it_is = run.technique.reads_any() && ready.as_it_is(format).is_some();
+            (!is_read_as_it_is).then(|| self.store.missing_bytes(&ready, format))
         });
         bytes.sum()
     }
@@ -80,19 +94,23 @@ impl<'a> Supply<'a> {
 
 /// The reference logits of a checkpoint, computed once, in a process of its own: it takes the model's memory
 /// for a moment, which is not the harness's to keep.
-pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
+pub fn reference(ready: &Ready) -> Result<PathBuf, String> {
     let path = ready.reference();
     if !path.exists() {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let output = std::process::Command::new(program)
+        let (checkpoint, layout) = ready.original();
+        let mut command = std::process::Command::new(program);
+        command
             .arg("reference")
             .arg("--checkpoint")
-            .arg(ready.path(format))
+            .arg(checkpoint)
             .args(["--size", &ready.size.to_string()])
             .arg("--to")
-            .arg(&path)
-            .output()
-            .map_err(|error| error.to_string())?;
+            .arg(&path);
+        if let Some(layout) = layout {
+            command.arg("--layout").arg(layout);
+        }
+        let output = command.output().map_err(|error| error.to_string())?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             return Err(format!(

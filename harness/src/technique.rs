@@ -30,6 +30,11 @@ impl Technique {
         matches!(self, Technique::Ours(experiment) if experiment.reads == Reads::Nothing)
     }
 
+    /// Whether it reads a state dict of any format, under whatever names.
+    pub fn reads_any(&self) -> bool {
+        matches!(self, Technique::Ours(experiment) if experiment.reads == Reads::StateDict)
+    }
+
     /// The format of the checkpoint that it reads, where it reads one.
     pub fn format(&self, state_dict: Format) -> Option<Format> {
         match self {

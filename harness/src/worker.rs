@@ -35,6 +35,9 @@ pub struct WorkerArgs {
     /// Checkpoint to load
     #[arg(long)]
     pub checkpoint: Option<PathBuf>,
+    /// What its tensors are called, where no built-in layout fits
+    #[arg(long, requires = "checkpoint")]
+    pub layout: Option<PathBuf>,
     /// Digests of its tensors, as `harness prepare` writes them
     #[arg(long, requires = "checkpoint")]
     pub digests: Option<PathBuf>,
@@ -126,6 +129,7 @@ impl WorkerArgs {
         );
         let paths = [
             ("--checkpoint", &self.checkpoint),
+            ("--layout", &self.layout),
             ("--digests", &self.digests),
             ("--reference", &self.reference),
             ("--save-logits", &self.save_logits),
@@ -177,6 +181,7 @@ fn outcome(args: &WorkerArgs) -> Outcome {
         device: args.device,
         cache: args.cache,
         checkpoint: args.checkpoint.clone().unwrap_or_default(),
+        layout: args.layout.clone(),
         digests,
         reference_logits: args.reference.clone(),
         save_logits: args.save_logits.clone(),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Place, Row};
 use lab::Phase;
-use lab::meter::LastWords;
+use lab::meter::{LastWords, Stage};
 use rustix::process::{Pid, Signal, kill_process};
 
 const KILLS: usize = 50;
@@ -52,12 +52,15 @@ fn worker_of(harness: &Child) -> Option<u32> {
     children.split_whitespace().find(is_worker)?.parse().ok()
 }
 
-/// Whether that is what the worker wrote last.
-fn is_materialising(worker: u32) -> bool {
-    let line = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).unwrap_or_default();
+/// What the worker wrote last.
+fn last_words(worker: u32) -> Option<LastWords> {
+    let line = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).ok()?;
     let mut words = line.split('\0').skip_while(|word| *word != "--last-words");
-    let last_words = words.nth(1).and_then(|path| LastWords::read(path.as_ref()));
-    let sample = last_words.and_then(|words| words.sample);
+    LastWords::read(words.nth(1)?.as_ref())
+}
+
+fn is_materialising(worker: u32) -> bool {
+    let sample = last_words(worker).and_then(|words| words.sample);
     sample.is_some_and(|sample| sample.phase == Phase::Materialise)
 }
 
@@ -170,6 +173,40 @@ fn a_worker_that_is_killed_is_a_row_with_the_reason_and_the_runs_go_on() {
     assert_eq!(
         rows[0]["load_seconds"], "",
         "what was not measured is empty"
+    );
+}
+
+#[test]
+fn a_file_that_is_truncated_while_it_is_mapped_fails_that_run_alone_with_the_reason() {
+    let place = Place::new();
+    place.write(
+        "m.toml",
+        "[matrix]\nexperiments = ['mmap-zero-copy']\nsizes = ['small']\ndevices = ['flex']\nrepeats = 1\n",
+    );
+    let mut harness = start(&place);
+    let began = Instant::now();
+    // Mapped, and read page by page while it is verified.
+    loop {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "no worker was seen verifying"
+        );
+        let words = worker_of(&harness).and_then(last_words);
+        if words.is_some_and(|words| words.stage == Stage::Verify) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let path = place.path().join("checkpoints/small-f32/model.safetensors");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert_eq!(harness.wait().unwrap().code(), Some(3));
+    let row = &place.rows()[0];
+    assert_eq!(row["status"], "failed");
+    let reason = &row["reason"];
+    assert!(
+        reason.contains("signal: 7") && reason.contains("truncated meanwhile"),
+        "{reason}"
     );
 }
 

@@ -1,13 +1,12 @@
 //! The index of an opened checkpoint: what every loader works from.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{Digest, Dtype, Error, Format, Hasher};
+use crate::format::Other;
+use crate::{Access, Digest, Dtype, Error, Format, Hasher, Reader};
 
 /// An opened checkpoint: its tensors as ranges of bytes. Holds no weights and no open file.
 #[derive(Debug, Clone)]
@@ -16,7 +15,7 @@ pub struct Checkpoint {
     format: Format,
     tensors: Vec<TensorRange>,
     by_name: HashMap<String, usize>,
-    ignored: Vec<String>,
+    others: Vec<Other>,
 }
 
 /// Where a tensor lies, and how its bytes are to be read.
@@ -26,12 +25,22 @@ pub struct TensorRange {
     pub name: String,
     /// Its element type.
     pub dtype: Dtype,
-    /// Its dimensions, row-major and contiguous.
+    /// Its dimensions.
     pub shape: Vec<usize>,
+    /// For each dimension, how many elements lie from one to the next in the file.
+    pub strides: Vec<usize>,
     /// The file that holds it.
     pub file: Arc<Path>,
     /// Where its first byte lies in the file.
     pub offset: u64,
+}
+
+/// The strides of a row-major tensor without gaps.
+pub(crate) fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
+    let behind = (1..=shape.len()).map(|next| shape[next..].iter());
+    behind
+        .map(|sizes| sizes.fold(1, |product: usize, &size| product.saturating_mul(size)))
+        .collect()
 }
 
 impl Checkpoint {
@@ -45,20 +54,29 @@ impl Checkpoint {
         let path = path.as_ref();
         let format = Format::detect(path)?;
         let found = format.read_index(path)?;
-        let mut by_name = HashMap::with_capacity(found.tensors.len());
-        for (position, tensor) in found.tensors.iter().enumerate() {
-            tensor.check_within_file()?;
-            if by_name.insert(tensor.name.clone(), position).is_some() {
-                let reason = format!("holds tensor `{}` twice", tensor.name);
-                return Err(Error::invalid(path, reason));
-            }
-        }
+        found.tensors.iter().try_for_each(TensorRange::check)?;
+        let by_name = by_name(path, &found.tensors)?;
         Ok(Checkpoint {
             path: path.to_owned(),
             format,
             tensors: found.tensors,
             by_name,
-            ignored: found.ignored,
+            others: found.others,
+        })
+    }
+
+    /// The same checkpoint with its tensors named and laid out otherwise: parts of them, transposed, or one under two
+    /// names.
+    ///
+    /// # Errors
+    ///
+    /// If two of them have one name.
+    pub fn with_tensors(self, tensors: Vec<TensorRange>) -> Result<Checkpoint, Error> {
+        let by_name = by_name(&self.path, &tensors)?;
+        Ok(Checkpoint {
+            tensors,
+            by_name,
+            ..self
         })
     }
 
@@ -77,10 +95,9 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// Entries that are no weights and were left out: the causal mask buffers (`….att.mask`) of the
-    /// book's state dicts, which the model builds itself.
-    pub fn ignored(&self) -> &[String] {
-        &self.ignored
+    /// Entries that are no tensors that could be loaded, such as masks of booleans.
+    pub fn others(&self) -> &[Other] {
+        &self.others
     }
 
     /// The tensor with this name and shape.
@@ -89,13 +106,14 @@ impl Checkpoint {
     ///
     /// If there is none, or it has another shape.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<&TensorRange, Error> {
-        let Some(&position) = self.by_name.get(name) else {
-            return Err(Error::invalid(
-                &self.path,
-                format!("holds no tensor `{name}`"),
-            ));
+        let Some(tensor) = self.find(name) else {
+            let other = self.others.iter().find(|other| other.name == name);
+            let reason = match other {
+                Some(other) => format!("tensor `{name}` {}", other.reason),
+                None => format!("holds no tensor `{name}`"),
+            };
+            return Err(Error::invalid(&self.path, reason));
         };
-        let tensor = &self.tensors[position];
         if tensor.shape != shape {
             let reason = format!(
                 "tensor `{name}` has shape {:?}, and the model needs {shape:?}",
@@ -104,6 +122,12 @@ impl Checkpoint {
             return Err(Error::invalid(&self.path, reason));
         }
         Ok(tensor)
+    }
+
+    /// The tensor with this name, whatever its shape.
+    pub fn find(&self, name: &str) -> Option<&TensorRange> {
+        let position = self.by_name.get(name)?;
+        Some(&self.tensors[*position])
     }
 
     /// The dtype that all tensors share.
@@ -136,6 +160,17 @@ impl Checkpoint {
     }
 }
 
+fn by_name(path: &Path, tensors: &[TensorRange]) -> Result<HashMap<String, usize>, Error> {
+    let mut by_name = HashMap::with_capacity(tensors.len());
+    for (position, tensor) in tensors.iter().enumerate() {
+        if by_name.insert(tensor.name.clone(), position).is_some() {
+            let reason = format!("holds tensor `{}` twice", tensor.name);
+            return Err(Error::invalid(path, reason));
+        }
+    }
+    Ok(by_name)
+}
+
 impl TensorRange {
     /// Number of bytes.
     pub fn bytes(&self) -> u64 {
@@ -148,10 +183,70 @@ impl TensorRange {
         row * self.dtype.bytes()
     }
 
-    /// The bytes of these rows within the file.
+    /// Whether its bytes lie in the file as they do in memory: row-major, without gaps.
+    pub fn is_contiguous(&self) -> bool {
+        let expected = contiguous_strides(&self.shape);
+        let mut dimensions = self.shape.iter().zip(self.strides.iter().zip(&expected));
+        // The stride of a dimension of one element means nothing.
+        dimensions.all(|(&size, (stride, expected))| size <= 1 || stride == expected)
+    }
+
+    /// The same matrix with rows and columns exchanged: other strides, the same bytes.
+    ///
+    /// # Panics
+    ///
+    /// If it is no matrix.
+    pub fn transposed(mut self) -> TensorRange {
+        assert_eq!(self.shape.len(), 2, "{} is no matrix", self.name);
+        self.shape.reverse();
+        self.strides.reverse();
+        self
+    }
+
+    /// Rows of it, as a tensor.
+    ///
+    /// # Panics
+    ///
+    /// If it has no such rows.
+    pub fn narrowed(mut self, rows: Range<usize>) -> TensorRange {
+        assert!(rows.end <= self.shape[0], "{} has fewer rows", self.name);
+        self.offset += (rows.start * self.strides[0]) as u64 * self.dtype.bytes();
+        self.shape[0] = rows.len();
+        self
+    }
+
+    /// Where these rows begin and end among the bytes that the tensor has in memory.
     pub fn rows(&self, rows: Range<usize>) -> Range<u64> {
         let row_bytes = self.row_bytes();
-        self.offset + rows.start as u64 * row_bytes..self.offset + rows.end as u64 * row_bytes
+        rows.start as u64 * row_bytes..rows.end as u64 * row_bytes
+    }
+
+    /// Where such bytes lie in the file; `None` where they do not lie in a row.
+    pub fn in_file(&self, bytes: Range<u64>) -> Option<Range<u64>> {
+        let is_contiguous = self.is_contiguous();
+        is_contiguous.then(|| self.offset + bytes.start..self.offset + bytes.end)
+    }
+
+    /// The bytes of the file from the first to the last of these rows, gaps included.
+    pub fn span(&self, rows: Range<usize>) -> Range<u64> {
+        let Some(&row_stride) = self.strides.first() else {
+            return self.offset..self.offset + self.dtype.bytes();
+        };
+        let start = self.offset + (rows.start * row_stride) as u64 * self.dtype.bytes();
+        let mut shape = self.shape.clone();
+        shape[0] = rows.len();
+        let elements = span_elements(&shape, &self.strides).unwrap_or(0);
+        start..start + elements * self.dtype.bytes()
+    }
+
+    /// The largest length of a piece, at most `piece_bytes`, that is read well: of whole rows, where the tensor is not
+    /// contiguous.
+    pub fn piece_bytes(&self, piece_bytes: usize) -> usize {
+        let row_bytes = self.row_bytes() as usize;
+        match self.is_contiguous() || row_bytes > piece_bytes || row_bytes == 0 {
+            true => piece_bytes,
+            false => piece_bytes / row_bytes * row_bytes,
+        }
     }
 
     /// Reads `rows` into `buffer`, whose length is that of the rows.
@@ -167,10 +262,7 @@ impl TensorRange {
             "{}",
             self.name
         );
-        let mut file = File::open(&self.file).map_err(Error::io(&self.file, "open"))?;
-        file.seek(SeekFrom::Start(range.start))
-            .and_then(|_| file.read_exact(buffer))
-            .map_err(Error::io(&self.file, "read a tensor"))
+        Reader::new(Access::Buffered).read(self, range.start, buffer)
     }
 
     /// Reads the tensor in pieces of at most `piece_bytes`, in order.
@@ -183,17 +275,14 @@ impl TensorRange {
         piece_bytes: usize,
         mut each: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut file = File::open(&self.file).map_err(Error::io(&self.file, "open"))?;
-        file.seek(SeekFrom::Start(self.offset))
-            .map_err(Error::io(&self.file, "seek"))?;
-        let mut left = self.bytes();
-        let mut buffer = vec![0; piece_bytes.min(left as usize)];
-        while left > 0 {
-            let piece = &mut buffer[..piece_bytes.min(left as usize)];
-            file.read_exact(piece)
-                .map_err(Error::io(&self.file, "read a tensor"))?;
+        let mut reader = Reader::new(Access::Buffered);
+        let bytes = self.bytes();
+        let step = (self.piece_bytes(piece_bytes) as u64).min(bytes);
+        let mut buffer = vec![0; step as usize];
+        for start in (0..bytes).step_by(step.max(1) as usize) {
+            let piece = &mut buffer[..step.min(bytes - start) as usize];
+            reader.read(self, start, piece)?;
             each(piece)?;
-            left -= piece.len() as u64;
         }
         Ok(())
     }
@@ -212,30 +301,56 @@ impl TensorRange {
         Ok(hasher.finish())
     }
 
-    fn check_within_file(&self) -> Result<(), Error> {
+    /// Where its last byte ends in the file; `None` if it is empty, or that is no number.
+    pub(crate) fn end(&self) -> Option<u64> {
+        let elements = span_elements(&self.shape, &self.strides)?;
+        let bytes = elements.checked_mul(self.dtype.bytes())?;
+        self.offset.checked_add(bytes)
+    }
+
+    /// That it has elements, that they lie within the file, and can be read from there.
+    fn check(&self) -> Result<(), Error> {
+        let refused = |reason| Err(Error::invalid(&self.file, reason));
         let length = std::fs::metadata(&self.file)
             .map_err(Error::io(&self.file, "open"))?
             .len();
-        let bytes = self
+        let name = &self.name;
+        if self.shape.contains(&0) {
+            return refused(format!(
+                "tensor `{name}` of shape {:?} is empty",
+                self.shape
+            ));
+        }
+        if self.shape.len() > 2 && !self.is_contiguous() {
+            return refused(format!(
+                "tensor `{name}` of shape {:?} is not contiguous: call .contiguous() on it before saving",
+                self.shape
+            ));
+        }
+        let bytes = |elements: u64| elements.checked_mul(self.dtype.bytes());
+        // In memory it has more elements than in the file where a stride is 0.
+        let in_memory = self
             .shape
             .iter()
-            .try_fold(self.dtype.bytes(), |bytes, &size| {
-                bytes.checked_mul(size as u64)
-            });
-        let end = bytes.and_then(|bytes| self.offset.checked_add(bytes));
-        match end {
+            .try_fold(1u64, |elements, &size| elements.checked_mul(size as u64))
+            .and_then(bytes)
+            .filter(|&bytes| bytes <= isize::MAX as u64);
+        match self.end().filter(|_| in_memory.is_some()) {
             Some(end) if end <= length => Ok(()),
-            Some(end) => {
-                let reason = format!(
-                    "tensor `{}` ends at byte {end}, and the file at {length}: it is truncated",
-                    self.name
-                );
-                Err(Error::invalid(&self.file, reason))
-            }
-            None => {
-                let reason = format!("tensor `{}` is larger than any file", self.name);
-                Err(Error::invalid(&self.file, reason))
-            }
+            Some(end) => refused(format!(
+                "tensor `{name}` ends at byte {end}, and the file at {length}: it is truncated",
+            )),
+            None => refused(format!("tensor `{name}` is larger than any file")),
         }
     }
+}
+
+/// Elements from the first to the last, gaps included; `None` where that is no number.
+fn span_elements(shape: &[usize], strides: &[usize]) -> Option<u64> {
+    let mut dimensions = shape.iter().zip(strides);
+    let last = dimensions.try_fold(0u64, |last, (&size, &stride)| {
+        let steps = (size as u64).checked_sub(1)?;
+        last.checked_add(steps.checked_mul(stride as u64)?)
+    });
+    last?.checked_add(1)
 }

@@ -13,10 +13,11 @@
 //! its file, that shapes and lengths agree, that names are unique. A loader only sees ranges
 //! ([`TensorRange`]), so a technique is written once for all formats.
 //!
-//! Several files with an index (Hugging Face's sharded checkpoints) are ranges in several files.
+//! Several files with an index (Hugging Face's sharded checkpoints) are ranges in several files. A tensor need not lie in
+//! a row: transposed matrices and parts of others are ranges with strides, and are gathered as they are read.
 //!
-//! Limits: headers up to 100 MB (safetensors' own limit) and pickles up to 64 MiB; tensors are f32, f16
-//! or bf16 (others are listed but cannot be read as weights), contiguous, little-endian.
+//! Limits: headers up to 100 MB (safetensors' own limit) and pickles up to 16 MiB; tensors are f32, f16 or bf16 (others are
+//! listed but cannot be read as weights), little-endian, and contiguous where they have more than two dimensions.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod digest;
@@ -27,13 +28,14 @@ mod index;
 mod map;
 mod pth;
 mod reader;
+mod strided;
 mod synthetic;
 mod write;
 
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
 pub use error::Error;
-pub use format::Format;
+pub use format::{Format, Other};
 pub use index::{Checkpoint, TensorRange};
 pub use map::{Mapped, PrivateMap};
 pub use reader::{Access, Aligned, Reader, blocks, open, read_at};

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
+use crate::strided::gather;
 use crate::{Checkpoint, Error, TensorRange};
 
 /// The files of a checkpoint, mapped read-only. Pages are read when they are touched, and the kernel
@@ -40,8 +41,10 @@ impl Mapped {
             }
         }
         for tensor in checkpoint.tensors() {
-            let end = tensor.offset + tensor.bytes();
-            if files[&tensor.file].len() as u64 <= end.saturating_sub(1) {
+            let end = tensor
+                .span(0..tensor.shape.first().copied().unwrap_or(1))
+                .end;
+            if (files[&tensor.file].len() as u64) < end {
                 return Err(Error::invalid(
                     &tensor.file,
                     "has shrunk since it was opened",
@@ -51,14 +54,25 @@ impl Mapped {
         Ok(Mapped { files })
     }
 
-    /// The bytes of these rows of a tensor of the checkpoint that was mapped.
+    /// Copies these rows of a tensor of the checkpoint that was mapped into `buffer`, whose length is theirs.
     ///
     /// # Panics
     ///
-    /// If `tensor` is of another checkpoint.
-    pub fn rows(&self, tensor: &TensorRange, rows: Range<usize>) -> &[u8] {
+    /// If `tensor` is of another checkpoint, or `buffer` of another length.
+    pub fn copy_rows(&self, tensor: &TensorRange, rows: Range<usize>, buffer: &mut [u8]) {
+        let file = &self.files[&tensor.file];
         let range = tensor.rows(rows);
-        &self.files[&tensor.file][range.start as usize..range.end as usize]
+        if let Some(range) = tensor.in_file(range.clone()) {
+            buffer.copy_from_slice(&file[range.start as usize..range.end as usize]);
+            return;
+        }
+        let mut from_map = |offset: u64, to: &mut [u8]| {
+            let start = offset as usize;
+            to.copy_from_slice(&file[start..start + to.len()]);
+            Ok(())
+        };
+        let gathered = gather(tensor, range.start, buffer, &mut Vec::new(), &mut from_map);
+        gathered.expect("a map has no errors");
     }
 }
 
@@ -69,7 +83,7 @@ pub struct PrivateMap {
 }
 
 impl PrivateMap {
-    /// Maps `rows` of a tensor. Nothing is read before it is touched.
+    /// Maps `rows` of a tensor, and what lies between them ([`TensorRange::span`]). Nothing is read before it is touched.
     ///
     /// # Safety
     ///
@@ -79,7 +93,7 @@ impl PrivateMap {
     ///
     /// If the file cannot be opened or mapped, or has shrunk since it was opened.
     pub unsafe fn new(tensor: &TensorRange, rows: Range<usize>) -> Result<PrivateMap, Error> {
-        let range = tensor.rows(rows);
+        let range = tensor.span(rows);
         let path = &tensor.file;
         let file = File::open(path).map_err(Error::io(path, "open"))?;
         let length = file.metadata().map_err(Error::io(path, "open"))?.len();

@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::Error;
+use crate::strided::gather;
+use crate::{Error, TensorRange};
 
 /// What direct I/O asks of offsets, lengths and memory: the block of any disk, and a page.
 const BLOCK: usize = 4096;
@@ -29,6 +30,8 @@ pub struct Reader {
     access: Access,
     files: HashMap<Arc<Path>, File>,
     scratch: Aligned,
+    /// Segments of tensors that are not contiguous.
+    segments: Vec<u8>,
 }
 
 impl Reader {
@@ -41,23 +44,35 @@ impl Reader {
                 Access::Buffered => 0,
                 Access::Direct => SCRATCH_BYTES,
             }),
+            segments: Vec::new(),
         }
     }
 
-    /// Reads the bytes from `offset` on into `buffer`, all of it.
+    /// Reads the bytes from `start` on of those that the tensor has in memory (row-major, without gaps) into `buffer`,
+    /// all of it. What does not lie in the file so is gathered, with a buffer of at most 1 MiB.
     ///
     /// # Errors
     ///
     /// If the file cannot be opened (so), cannot be read, or ends before.
-    pub fn read(&mut self, path: &Arc<Path>, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+    pub fn read(
+        &mut self,
+        tensor: &TensorRange,
+        start: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), Error> {
+        let path = &tensor.file;
         if !self.files.contains_key(path) {
             let file = open(path, self.access)?;
             self.files.insert(Arc::clone(path), file);
         }
-        let file = &self.files[path];
-        let read = match self.access {
+        let (file, scratch) = (&self.files[path], &mut self.scratch);
+        let mut read = |offset, buffer: &mut [u8]| match self.access {
             Access::Buffered => read_exact_at(file, buffer, offset),
-            Access::Direct => read_blocks(file, &mut self.scratch, offset, buffer),
+            Access::Direct => read_blocks(file, scratch, offset, buffer),
+        };
+        let read = match tensor.is_contiguous() {
+            true => read(tensor.offset + start, buffer),
+            false => gather(tensor, start, buffer, &mut self.segments, &mut read),
         };
         read.map_err(Error::io(path, "read a tensor"))
     }
@@ -188,6 +203,18 @@ impl Aligned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Dtype;
+
+    fn bytes_of(path: &Path, count: usize) -> TensorRange {
+        TensorRange {
+            name: "a".to_owned(),
+            dtype: Dtype::I8,
+            shape: vec![count],
+            strides: vec![1],
+            file: path.into(),
+            offset: 0,
+        }
+    }
 
     #[test]
     fn any_range_is_read_right_through_the_cache_and_past_it() {
@@ -195,9 +222,9 @@ mod tests {
         let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let content: Vec<u8> = (0..50_000u32).map(|value| (value % 251) as u8).collect();
         std::fs::write(file.path(), &content).unwrap();
-        let path: Arc<Path> = file.path().into();
+        let tensor = bytes_of(file.path(), content.len());
         for access in [Access::Buffered, Access::Direct] {
-            if let Err(error) = open(&path, access) {
+            if let Err(error) = open(file.path(), access) {
                 assert_eq!(access, Access::Direct, "{error}");
                 eprintln!("skipped: {error}");
                 continue;
@@ -211,22 +238,25 @@ mod tests {
                 (49_999, 50_000),
             ] {
                 let mut buffer = vec![0; end - start];
-                reader.read(&path, start as u64, &mut buffer).unwrap();
+                reader.read(&tensor, start as u64, &mut buffer).unwrap();
                 assert!(buffer == content[start..end], "{access:?} {start}..{end}");
             }
             let mut beyond = [0; 2];
             let error = reader
-                .read(&path, 49_999, &mut beyond)
+                .read(&tensor, 49_999, &mut beyond)
                 .unwrap_err()
                 .to_string();
-            assert!(error.contains(&path.display().to_string()), "{error}");
+            assert!(
+                error.contains(&file.path().display().to_string()),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let path: Arc<Path> = Path::new("/no/such/file").into();
-        let error = Reader::new(Access::Buffered).read(&path, 0, &mut [0]);
+        let tensor = bytes_of(Path::new("/no/such/file"), 1);
+        let error = Reader::new(Access::Buffered).read(&tensor, 0, &mut [0]);
         assert!(error.unwrap_err().to_string().contains("/no/such/file"));
     }
 }

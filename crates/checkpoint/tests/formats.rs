@@ -53,8 +53,9 @@ fn every_format_and_dtype_is_read_as_it_was_written() {
                 assert_eq!((&meta.name, tensor.bytes()), (name, meta.bytes()));
                 assert_eq!(tensor.digest().unwrap(), *digest);
                 let rows = 0..meta.shape[0];
-                assert_eq!(Digest::of(mapped.rows(tensor, rows.clone())), *digest);
                 let mut buffer = vec![0; tensor.bytes() as usize];
+                mapped.copy_rows(tensor, rows.clone(), &mut buffer);
+                assert_eq!(Digest::of(&buffer), *digest);
                 tensor.read_rows(rows, &mut buffer).unwrap();
                 assert_eq!(Digest::of(&buffer), *digest);
             }

@@ -165,20 +165,27 @@ fn find_cuda() -> Vec<DeviceReport> {
     unusable(BackendKind::Cuda, "this program was built without it")
 }
 
-/// Calls `$then::<E, B>($spec)` with the backend that the run asks for.
-pub(crate) fn dispatch<E: crate::Experiment>(
-    spec: &RunSpec,
-) -> Result<crate::Outcome, crate::Error> {
-    use crate::worker::execute_on;
-    match spec.device.backend {
-        BackendKind::Flex => execute_on::<E, crate::Host>(spec),
+/// What is done on the backend that a run asks for.
+pub(crate) trait OnBackend {
+    type Output;
+
+    fn on<B: crate::Platform>(self) -> Result<Self::Output, crate::Error>;
+}
+
+/// Has it done there.
+pub(crate) fn dispatch<J: OnBackend>(
+    device: DeviceSpec,
+    job: J,
+) -> Result<J::Output, crate::Error> {
+    match device.backend {
+        BackendKind::Flex => job.on::<crate::Host>(),
         #[cfg(feature = "vulkan")]
-        BackendKind::Vulkan => execute_on::<E, burn_wgpu::Vulkan>(spec),
+        BackendKind::Vulkan => job.on::<burn_wgpu::Vulkan>(),
         #[cfg(feature = "cuda")]
-        BackendKind::Cuda => execute_on::<E, burn_cuda::Cuda>(spec),
+        BackendKind::Cuda => job.on::<burn_cuda::Cuda>(),
         #[allow(unreachable_patterns)]
         _ => Err(crate::Error::Device {
-            device: spec.device.to_string(),
+            device: device.to_string(),
             reason: "this program was built without it".to_owned(),
         }),
     }

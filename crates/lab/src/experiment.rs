@@ -3,7 +3,7 @@
 use checkpoint::{Dtype, Format};
 use gpt2::{Config, Gpt2};
 
-use crate::{Error, Outcome, Platform, Run, RunSpec, Tunable, Tuning, worker};
+use crate::{Error, Outcome, Platform, Run, RunSpec, Task, Told, Tunable, Tuning, usage, worker};
 
 /// A loading technique: one crate, one implementation.
 ///
@@ -279,6 +279,7 @@ pub struct Registered {
     applies: fn(Target) -> Result<(), &'static str>,
     keeps: fn(Target) -> Kept,
     execute: fn(&RunSpec) -> Outcome,
+    put_to_use: fn(&RunSpec, &Task, &mut dyn FnMut(Told)) -> Result<(), Error>,
 }
 
 impl Registered {
@@ -301,6 +302,7 @@ impl Registered {
             applies: E::applies,
             keeps: E::keeps,
             execute: worker::execute::<E>,
+            put_to_use: usage::put_to_use::<E>,
         });
         registered.collect()
     }
@@ -322,6 +324,20 @@ impl Registered {
     /// One run of it, in this process: see [`worker`].
     pub fn execute(&self, spec: &RunSpec) -> Outcome {
         (self.execute)(spec)
+    }
+
+    /// Loads a model as `spec` says, in this process, and carries out a task with it; `tell` hears of it.
+    ///
+    /// # Errors
+    ///
+    /// If the model cannot be loaded, is quantised and should be trained, or has no such tokens.
+    pub fn put_to_use(
+        &self,
+        spec: &RunSpec,
+        task: &Task,
+        tell: &mut dyn FnMut(Told),
+    ) -> Result<(), Error> {
+        (self.put_to_use)(spec, task, tell)
     }
 
     fn target(&self, memory: MemoryModel, dtype: Dtype) -> Target {

@@ -12,7 +12,7 @@
 //!
 //! What several techniques share is here, too: streaming a tensor through a small staging buffer ([`Run::stream`]), tensors
 //! that are filled piece by piece ([`Filling`]), tensors over mapped pages ([`Run::view`]), and quantised matrices
-//! ([`quantise`]).
+//! ([`quantise`]). What others call the model's tensors, and how they keep them, is said by layouts ([`Layouts`]).
 //!
 //! An experiment is generic over [`Platform`], a Burn backend with what Burn does not forward: the
 //! memory in use on the device, its limits, and a read-back in pieces. Flex is always there, because
@@ -27,6 +27,7 @@ pub mod convert;
 mod devices;
 mod error;
 mod experiment;
+mod layout;
 pub mod meter;
 mod outcome;
 mod platform;
@@ -35,6 +36,7 @@ mod reference;
 mod run;
 mod stream;
 mod tuning;
+mod usage;
 mod verify;
 mod view;
 pub mod worker;
@@ -47,6 +49,7 @@ pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
 };
+pub use layout::{Layouts, Named};
 pub use meter::{Phase, Sample};
 pub use outcome::{Outcome, Status};
 pub use platform::{Filling, Host, Platform};
@@ -55,4 +58,5 @@ pub use reference::{
 };
 pub use run::{Run, read_model};
 pub use tuning::{Tunable, Tuning};
+pub use usage::{Task, Told};
 pub use worker::RunSpec;

@@ -7,7 +7,7 @@ use checkpoint::{Checkpoint, Dtype, Format, TensorMeta, write};
 use gpt2::{Config, Gpt2};
 
 use crate::convert::extend_as_f32;
-use crate::{Error, Host, Kept, Platform};
+use crate::{Error, Host, Kept, Layouts, Platform};
 
 /// The tokens of the study's forward pass.
 pub const REFERENCE_TOKENS: [i32; 3] = [1, 2, 3];
@@ -72,8 +72,13 @@ pub fn check_logits(error: f64, tolerance: f64) -> Result<(), Error> {
 /// # Errors
 ///
 /// If the checkpoint cannot be read, is no GPT-2 of these dimensions, or the file cannot be written.
-pub fn write_logits(checkpoint: &Path, config: &Config, to: &Path) -> Result<(), Error> {
-    let checkpoint = Checkpoint::open(checkpoint)?;
+pub fn write_logits(
+    checkpoint: &Path,
+    layouts: &Layouts,
+    config: &Config,
+    to: &Path,
+) -> Result<(), Error> {
+    let checkpoint = layouts.open(checkpoint)?.checkpoint;
     let device = Default::default();
     let mut model = Gpt2::<Host>::lazy(config, u64::MAX, &device);
     for destination in model.tensors_mut(config) {

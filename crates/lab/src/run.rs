@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
-use checkpoint::{Checkpoint, Dtype, TensorRange};
+use checkpoint::{Checkpoint, Dtype, Mapped, TensorRange};
 use gpt2::{Config, Gpt2, TensorMut};
 use half::{bf16, f16};
 
 use crate::meter::{Phase, Recorder};
-use crate::{Error, Host, Platform, Tuning};
+use crate::{Error, Host, Layouts, Platform, Tuning};
 
 /// The context of one run on backend `B`.
 pub struct Run<B: Platform> {
@@ -28,6 +28,7 @@ pub struct Run<B: Platform> {
     /// The device to load to.
     pub device: B::Device,
     pub(crate) checkpoint: PathBuf,
+    pub(crate) layouts: Layouts,
     pub(crate) max_tensor_bytes: Option<u64>,
     pub(crate) recorder: Recorder,
 }
@@ -77,13 +78,13 @@ impl<B: Platform> Run<B> {
         &self.checkpoint
     }
 
-    /// Opens the checkpoint: an index of byte ranges, no weights.
+    /// Opens the checkpoint: an index of byte ranges under the model's own names, no weights.
     ///
     /// # Errors
     ///
     /// If the checkpoint is missing or invalid.
     pub fn open(&self) -> Result<Checkpoint, Error> {
-        Ok(Checkpoint::open(&self.checkpoint)?)
+        Ok(self.layouts.open(&self.checkpoint)?.checkpoint)
     }
 
     /// Reads rows of a tensor into host memory: flat data in the checkpoint's dtype, in a buffer that flex
@@ -97,18 +98,18 @@ impl<B: Platform> Run<B> {
         read_rows(tensor, rows)
     }
 
-    /// Copies bytes of the checkpoint's dtype, such as rows of a mapped file, into host memory: flat data
-    /// as [`Run::read`] returns it.
-    pub fn copy(&self, bytes: &[u8]) -> TensorData {
-        let elements = bytes.len() / self.dtype.bytes() as usize;
+    /// Copies rows of a mapped tensor into host memory: flat data as [`Run::read`] returns it.
+    pub fn copy(&self, mapped: &Mapped, tensor: &TensorRange, rows: Range<usize>) -> TensorData {
+        let range = tensor.rows(rows.clone());
+        let elements = ((range.end - range.start) / tensor.dtype.bytes()) as usize;
         macro_rules! copy_as {
             ($element:ty) => {{
                 let mut values = vec![<$element>::default(); elements];
-                bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
+                mapped.copy_rows(tensor, rows, bytemuck::cast_slice_mut(&mut values));
                 TensorData::new(values, [elements])
             }};
         }
-        match self.dtype {
+        match tensor.dtype {
             Dtype::F32 => copy_as!(f32),
             Dtype::F16 => copy_as!(f16),
             Dtype::Bf16 => copy_as!(bf16),
@@ -231,8 +232,12 @@ fn read_rows(tensor: &TensorRange, rows: Range<usize>) -> Result<TensorData, Err
 /// # Errors
 ///
 /// If the checkpoint cannot be read, or is no GPT-2 of these dimensions.
-pub fn read_model(checkpoint: &std::path::Path, config: &Config) -> Result<Gpt2<Host>, Error> {
-    let checkpoint = Checkpoint::open(checkpoint)?;
+pub fn read_model(
+    checkpoint: &std::path::Path,
+    config: &Config,
+    layouts: &Layouts,
+) -> Result<Gpt2<Host>, Error> {
+    let checkpoint = layouts.open(checkpoint)?.checkpoint;
     let device = Default::default();
     let mut model = Gpt2::<Host>::lazy(config, u64::MAX, &device);
     for parameter in model.tensors_mut(config) {

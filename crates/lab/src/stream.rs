@@ -46,15 +46,15 @@ impl<B: Platform> Run<B> {
         let mut filling = self.begin(elements as usize)?;
         self.enter(Phase::Read);
         if let Some(memory) = filling.memory() {
-            reader.read(&tensor.file, range.start, memory)?;
+            reader.read(tensor, range.start, memory)?;
         } else {
             // No marks in between: to read the device's would wait for what is written, and the next piece is to be
             // read meanwhile. Nothing is allocated there either.
-            let step = self.tuning.piece_bytes();
+            let step = tensor.piece_bytes(self.tuning.piece_bytes());
             for start in range.clone().step_by(step) {
                 let length = (range.end - start).min(step as u64);
                 let mut piece = B::staging_buffer(&self.device, length as usize);
-                reader.read(&tensor.file, start, &mut piece)?;
+                reader.read(tensor, start, &mut piece)?;
                 filling.write(start - range.start, piece)?;
             }
         }

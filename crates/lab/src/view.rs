@@ -3,8 +3,9 @@
 use std::mem::MaybeUninit;
 
 use burn::tensor::{Bytes, DType, Tensor, TensorData};
-use checkpoint::{Dtype, PrivateMap};
+use checkpoint::{Dtype, PrivateMap, TensorRange};
 use cubecl_common::bytes::{AllocationController, AllocationProperty};
+use gpt2::ShardMut;
 
 use crate::{Error, Platform, Run};
 
@@ -35,14 +36,20 @@ impl AllocationController for MappedMemory {
 }
 
 impl<B: Platform> Run<B> {
-    /// A flat tensor whose memory is the map's pages, in the checkpoint's dtype. On unified memory: elsewhere Burn
+    /// Makes the map's pages, which hold the shard's rows of `tensor`, the shard's value: in the checkpoint's dtype, and
+    /// with its strides, where it lies in the file otherwise than a parameter does. On unified memory: elsewhere Burn
     /// would copy it to the device.
     ///
     /// # Errors
     ///
     /// If the tensor does not begin at a multiple of its element's size in the file, as some writers leave it.
-    pub fn view(&self, map: PrivateMap) -> Result<Tensor<B, 1>, Error> {
-        let (bytes, element) = (map.bytes().len(), self.stored.bytes() as usize);
+    pub fn assign_view(
+        &self,
+        shard: ShardMut<'_, B>,
+        tensor: &TensorRange,
+        map: PrivateMap,
+    ) -> Result<(), Error> {
+        let (bytes, element) = (map.bytes().len(), tensor.dtype.bytes() as usize);
         if !map.bytes().as_ptr().addr().is_multiple_of(element) {
             return Err(Error::Setup(format!(
                 "{}: a tensor's first byte is no multiple of {element}, so that it cannot be used where it lies: \
@@ -50,7 +57,7 @@ impl<B: Platform> Run<B> {
                 self.checkpoint.display()
             )));
         }
-        let dtype = match self.stored {
+        let dtype = match tensor.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
             Dtype::Bf16 => DType::BF16,
@@ -58,9 +65,24 @@ impl<B: Platform> Run<B> {
         };
         // SAFETY: all bytes of a map are initialised.
         let memory = unsafe { Bytes::from_controller(Box::new(MappedMemory(map)), bytes) };
-        let data = TensorData::from_bytes(memory, [bytes / element], dtype);
-        let tensor = Tensor::from_data(data, &self.device);
+        match (tensor.is_contiguous(), &shard.shape()[..]) {
+            (false, &[rows, columns]) => {
+                let strides = [tensor.strides[0], tensor.strides[1]];
+                shard.assign_matrix(B::strided(memory, [rows, columns], strides, dtype));
+            }
+            (false, _) => {
+                return Err(Error::Setup(format!(
+                    "{}: `{}` has gaps between its elements, and cannot be used where it lies: use mmap-assign",
+                    self.checkpoint.display(),
+                    tensor.name
+                )));
+            }
+            (true, _) => {
+                let data = TensorData::from_bytes(memory, [bytes / element], dtype);
+                shard.assign(Tensor::from_data(data, &self.device));
+            }
+        }
         self.recorder.mark();
-        Ok(tensor)
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! One run, from the open device to the verified model, in a process of its own.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use crate::meter::{
 use crate::outcome::{Outcome, Status};
 use crate::{
     BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits, Kept,
-    MemoryModel, Platform, Reads, Run, Target, Tuning, devices, reference, touch_free_memory,
-    verify,
+    Layouts, MemoryModel, Platform, Reads, Run, Target, Tuning, devices, reference,
+    touch_free_memory, verify,
 };
 
 /// What a worker is to do.
@@ -38,6 +39,8 @@ pub struct RunSpec {
     pub cache: CacheState,
     /// The checkpoint; of the format that the experiment reads.
     pub checkpoint: PathBuf,
+    /// A layout file, where the checkpoint's tensors are named as in no built-in one.
+    pub layout: Option<PathBuf>,
     /// The digest of every tensor of the checkpoint.
     pub digests: BTreeMap<String, Digest>,
     /// Logits to compare with; without them forward runs, and its logits need only be finite.
@@ -61,7 +64,8 @@ pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
         let reason = format!("the run's cgroup could not be entered: {error}");
         return Outcome::ended(Status::Skipped, reason);
     }
-    let run = AssertUnwindSafe(|| devices::dispatch::<E>(spec));
+    let measured = Measured(spec, PhantomData::<E>);
+    let run = AssertUnwindSafe(|| devices::dispatch(spec.device, measured));
     let result = std::panic::catch_unwind(run).unwrap_or_else(|_| {
         let message = Panics::first().unwrap_or_else(|| "a panic".to_owned());
         Err(Error::from_panic(message))
@@ -88,7 +92,21 @@ fn ended(error: &Error) -> Outcome {
     outcome
 }
 
-pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Error> {
+/// The run that is measured.
+struct Measured<'a, E>(&'a RunSpec, PhantomData<E>);
+
+impl<E: Experiment> devices::OnBackend for Measured<'_, E> {
+    type Output = Outcome;
+
+    fn on<B: Platform>(self) -> Result<Outcome, Error> {
+        execute_on::<E, B>(self.0)
+    }
+}
+
+/// What is loaded where, and what becomes of it.
+pub(crate) fn target_of<E: Experiment, B: Platform>(
+    spec: &RunSpec,
+) -> Result<(Target, Kept), Error> {
     let variants = E::VARIANTS.iter().map(|variant| variant.name);
     let known = std::iter::once(E::NAME).chain(variants);
     let variant = known
@@ -104,7 +122,36 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
         device: spec.device.to_string(),
         reason: reason.to_owned(),
     })?;
-    let kept = E::keeps(target);
+    Ok((target, E::keeps(target)))
+}
+
+/// What the experiment sees of the run.
+pub(crate) fn run_of<B: Platform>(
+    spec: &RunSpec,
+    variant: &'static str,
+    dtype: Dtype,
+    device: B::Device,
+    recorder: Recorder,
+) -> Result<Run<B>, Error> {
+    Ok(Run {
+        config: spec.config,
+        stored: spec.dtype,
+        dtype,
+        variant,
+        tuning: spec.tuning,
+        max_tensor_bytes: B::max_tensor_bytes(&device),
+        device,
+        checkpoint: spec.checkpoint.clone(),
+        layouts: match &spec.layout {
+            Some(path) => Layouts::read(path)?,
+            None => Layouts::built_in(),
+        },
+        recorder,
+    })
+}
+
+fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Error> {
+    let (target, kept) = target_of::<E, B>(spec)?;
     let dtype = kept.dtype(spec.dtype);
     let diary = spec.last_words.as_deref().and_then(Diary::open);
     let diary = diary.map(Arc::new);
@@ -149,20 +196,11 @@ pub(crate) fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<O
     };
     let disturbances = Disturbances::watch(Process::Own);
     let pool_before = B::reset_pool_peak(&device);
-    let mut run = Run::<B> {
-        config: spec.config,
-        stored: spec.dtype,
-        dtype,
-        variant,
-        tuning: spec.tuning,
-        device: device.clone(),
-        checkpoint: spec.checkpoint.clone(),
-        max_tensor_bytes,
-        recorder: match spec.only_time {
-            true => Recorder::clock(),
-            false => Recorder::start(instruments),
-        },
+    let recorder = match spec.only_time {
+        true => Recorder::clock(),
+        false => Recorder::start(instruments),
     };
+    let mut run = run_of::<B>(spec, target.variant, dtype, device.clone(), recorder)?;
     let mut model = E::load(&run)?;
     B::finish(&device)?;
     run.recorder.stop_clock();
@@ -226,7 +264,7 @@ fn forward<E: Experiment, B: Platform>(
 }
 
 /// Opens the device, and makes the run's dtype the default of what is created there and on the host.
-fn open_device<B: Platform>(spec: &RunSpec, dtype: Dtype) -> Result<B::Device, Error> {
+pub(crate) fn open_device<B: Platform>(spec: &RunSpec, dtype: Dtype) -> Result<B::Device, Error> {
     let device = B::open(spec.device.index)?;
     let unable = |reason: String| Error::Unsupported {
         device: spec.device.to_string(),

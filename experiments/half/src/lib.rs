@@ -101,13 +101,13 @@ impl Cast {
         run.enter(Phase::Materialise);
         let mut filling = run.begin(((range.end - range.start) / from) as usize)?;
         // Stored, floats and rounded: three buffers, so each takes less.
-        let step = (run.tuning.piece_bytes() / 4 * 2) as u64;
+        let step = tensor.piece_bytes(run.tuning.piece_bytes() / 4 * 2) as u64;
         run.enter(Phase::Read);
         for start in range.clone().step_by(step as usize) {
             let end = range.end.min(start + step);
             let elements = (end - start) / from;
             self.stored.resize((end - start) as usize, 0);
-            reader.read(&tensor.file, start, &mut self.stored)?;
+            reader.read(tensor, start, &mut self.stored)?;
             self.floats.clear();
             convert::extend_as_f32(&mut self.floats, run.stored, &self.stored);
             let place = (start - range.start) / from * to;

@@ -79,9 +79,10 @@ impl Experiment for MmapZeroCopy {
         run.enter(Phase::Assign);
         let mut maps = maps.into_iter();
         for parameter in parameters.drain(..) {
-            let own = maps.by_ref().take(parameter.shards.len());
-            let tensors = own.map(|map| run.view(map)).collect::<Result<_, _>>()?;
-            parameter.assign(tensors);
+            let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
+            for (shard, map) in parameter.shards.into_iter().zip(maps.by_ref()) {
+                run.assign_view(shard, tensor, map)?;
+            }
         }
         Ok(model)
     }

@@ -65,7 +65,7 @@ impl Experiment for ParallelRead {
                 let range = tensor.rows(shard.rows.clone());
                 let elements = (range.end - range.start) / tensor.dtype.bytes();
                 fillings.push(run.begin(elements as usize)?);
-                sources.push((tensor.file.clone(), range));
+                sources.push((tensor, range));
             }
         }
 
@@ -92,7 +92,7 @@ use uring::read as uring_or_why_not;
 #[cfg(not(target_os = "linux"))]
 fn uring_or_why_not<B: Platform>(
     run: &Run<B>,
-    _: &[jobs::Source],
+    _: &[jobs::Source<'_>],
     _: &mut [B::Filling],
 ) -> Result<(), Error> {
     Err(Error::Unsupported {

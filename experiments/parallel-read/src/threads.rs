@@ -10,7 +10,7 @@ use crate::jobs::{Job, Source, cut};
 /// Reads every source into its filling.
 pub fn read<B: Platform>(
     run: &Run<B>,
-    sources: &[Source],
+    sources: &[Source<'_>],
     fillings: &mut [B::Filling],
     access: Access,
 ) -> Result<(), Error> {
@@ -34,15 +34,15 @@ pub fn read<B: Platform>(
 
 /// Straight into the parameters' own memory.
 fn in_place(
-    sources: &[Source],
+    sources: &[Source<'_>],
     memories: Vec<&mut [u8]>,
     piece_bytes: usize,
     threads: usize,
     access: Access,
 ) -> Result<(), Error> {
-    let pieces = memories
-        .into_iter()
-        .flat_map(|memory| memory.chunks_mut(piece_bytes));
+    let each = memories.into_iter().zip(sources);
+    let pieces =
+        each.flat_map(|(memory, (tensor, _))| memory.chunks_mut(tensor.piece_bytes(piece_bytes)));
     let jobs = Mutex::new(cut(sources, piece_bytes).zip(pieces));
     let work = || {
         let mut reader = Reader::new(access);
@@ -51,7 +51,7 @@ fn in_place(
             let Some((job, memory)) = next else {
                 return Ok(());
             };
-            reader.read(&job.file, job.range.start, memory)?;
+            reader.read(job.tensor, job.range.start, memory)?;
         }
     };
     std::thread::scope(|scope| {
@@ -65,7 +65,7 @@ fn in_place(
 /// Into pieces of a ring; the loading thread, whose stream the device knows, sends each on as it is read.
 fn through_ring<B: Platform>(
     run: &Run<B>,
-    sources: &[Source],
+    sources: &[Source<'_>],
     fillings: &mut [B::Filling],
     threads: usize,
     access: Access,
@@ -73,7 +73,7 @@ fn through_ring<B: Platform>(
     let depth = run.tuning.queue_depth.max(threads).max(1);
     let piece_bytes = (run.tuning.staging_bytes as usize / depth / 4096 * 4096).max(4096);
     let mut jobs = cut(sources, piece_bytes);
-    let (to_read, next) = mpsc::channel::<(Job, burn::tensor::Bytes)>();
+    let (to_read, next) = mpsc::channel::<(Job<'_>, burn::tensor::Bytes)>();
     let next = Mutex::new(next);
     let (read, arrived) = mpsc::channel();
     let work = |read: mpsc::Sender<_>| {
@@ -82,7 +82,7 @@ fn through_ring<B: Platform>(
             let job = next.lock().expect("no thread panics").recv();
             // Ends when the loading thread has no more pieces, or has given up.
             let Ok((job, mut piece)) = job else { return };
-            let result = reader.read(&job.file, job.range.start, &mut piece);
+            let result = reader.read(job.tensor, job.range.start, &mut piece);
             if read.send(result.map(|()| (job, piece))).is_err() {
                 return;
             }
@@ -93,7 +93,7 @@ fn through_ring<B: Platform>(
             let read = read.clone();
             scope.spawn(|| work(read));
         }
-        let start = |job: Job| {
+        let start = |job: Job<'_>| {
             let bytes = (job.range.end - job.range.start) as usize;
             let piece = B::staging_buffer(&run.device, bytes);
             to_read.send((job, piece)).expect("the threads are there");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,15 +14,15 @@ use lab::{Error, Filling, Platform, Run};
 use crate::jobs::{ALIGNED_BYTES, Job, Source, cut};
 
 /// A read in flight: its piece, and the aligned memory that the kernel writes to.
-struct Slot {
-    job: Option<Job>,
+struct Slot<'a> {
+    job: Option<Job<'a>>,
     memory: Aligned,
 }
 
 /// Reads every source into its filling, past the page cache.
 pub fn read<B: Platform>(
     run: &Run<B>,
-    sources: &[Source],
+    sources: &[Source<'_>],
     fillings: &mut [B::Filling],
 ) -> Result<(), Error> {
     let depth = run.tuning.queue_depth.clamp(1, 1024);
@@ -30,7 +31,8 @@ pub fn read<B: Platform>(
         reason: format!("the kernel refuses io_uring here: {error}"),
     })?;
     let mut files: HashMap<Arc<Path>, File> = HashMap::new();
-    for (path, _) in sources {
+    for (tensor, _) in sources {
+        let path = &tensor.file;
         if !files.contains_key(path) {
             files.insert(path.clone(), checkpoint::open(path, Access::Direct)?);
         }
@@ -40,7 +42,10 @@ pub fn read<B: Platform>(
         .min(run.tuning.piece_bytes() as u64)
         .max(3 * 4096);
     let piece_bytes = (aligned_bytes - 2 * 4096) as usize;
-    let mut jobs = cut(sources, piece_bytes);
+    let (mut jobs, gathered): (Vec<_>, Vec<_>) =
+        cut(sources, piece_bytes).partition(|job| job.tensor.is_contiguous());
+    gather(run, gathered, fillings)?;
+    let mut jobs = jobs.drain(..);
     let mut slots: Vec<Slot> = (0..depth)
         .map(|_| Slot {
             job: None,
@@ -79,16 +84,16 @@ pub fn read<B: Platform>(
 }
 
 /// Queues a read of the blocks around a piece into slot `at`. Says whether there was a piece.
-fn start(
+fn start<'a>(
     ring: &mut IoUring,
-    slots: &mut [Slot],
+    slots: &mut [Slot<'a>],
     at: usize,
-    job: Option<Job>,
+    job: Option<Job<'a>>,
     files: &HashMap<Arc<Path>, File>,
 ) -> bool {
     let Some(job) = job else { return false };
-    let around = blocks(job.range.clone());
-    let file = types::Fd(files[&job.file].as_raw_fd());
+    let around = blocks(in_file(&job));
+    let file = types::Fd(files[&job.tensor.file].as_raw_fd());
     let slot = &mut slots[at];
     let memory = slot.memory.memory();
     let length = (around.end - around.start) as u32;
@@ -109,15 +114,16 @@ fn start(
 /// Takes a piece out of its slot to where it belongs.
 fn deliver<B: Platform>(
     run: &Run<B>,
-    slot: &mut Slot,
+    slot: &mut Slot<'_>,
     result: i32,
     fillings: &mut [B::Filling],
 ) -> Result<(), Error> {
     let job = slot.job.take().expect("a read has a piece");
-    let around = blocks(job.range.clone());
-    let skip = (job.range.start - around.start) as usize;
+    let range = in_file(&job);
+    let around = blocks(range.clone());
+    let skip = (range.start - around.start) as usize;
     let bytes = (job.range.end - job.range.start) as usize;
-    let failed = |error: std::io::Error| Error::file(&job.file, &error);
+    let failed = |error: std::io::Error| Error::file(&job.tensor.file, &error);
     if result < 0 {
         return Err(failed(std::io::Error::from_raw_os_error(-result)));
     }
@@ -126,14 +132,43 @@ fn deliver<B: Platform>(
         return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
     }
     let read = &slot.memory.memory()[skip..skip + bytes];
-    let filling = &mut fillings[job.filling];
-    match filling.memory() {
-        Some(memory) => memory[job.place as usize..][..bytes].copy_from_slice(read),
-        None => {
-            let mut piece = B::staging_buffer(&run.device, bytes);
-            piece.copy_from_slice(read);
-            filling.write(job.place, piece)?;
-        }
+    fill(run, &job, &mut fillings[job.filling], |piece| {
+        piece.copy_from_slice(read);
+        Ok(())
+    })
+}
+
+/// What does not lie in a row is read through the page cache, by this thread.
+fn gather<B: Platform>(
+    run: &Run<B>,
+    jobs: Vec<Job<'_>>,
+    fillings: &mut [B::Filling],
+) -> Result<(), Error> {
+    let mut reader = run.reader();
+    jobs.iter().try_for_each(|job| {
+        fill(run, job, &mut fillings[job.filling], |piece| {
+            Ok(reader.read(job.tensor, job.range.start, piece)?)
+        })
+    })
+}
+
+/// Has a piece written where it belongs.
+fn fill<B: Platform>(
+    run: &Run<B>,
+    job: &Job<'_>,
+    filling: &mut B::Filling,
+    write: impl FnOnce(&mut [u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let bytes = (job.range.end - job.range.start) as usize;
+    if let Some(memory) = filling.memory() {
+        return write(&mut memory[job.place as usize..][..bytes]);
     }
-    Ok(())
+    let mut piece = B::staging_buffer(&run.device, bytes);
+    write(&mut piece)?;
+    filling.write(job.place, piece)
+}
+
+fn in_file(job: &Job<'_>) -> Range<u64> {
+    let range = job.tensor.in_file(job.range.clone());
+    range.expect("other jobs are gathered")
 }

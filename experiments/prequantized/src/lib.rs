@@ -60,9 +60,9 @@ impl Experiment for Prequantized {
                 };
                 let (values_at, scales_at) = (values.rows(rows.clone()), scales.rows(rows.clone()));
                 let bytes = bytemuck::cast_slice_mut(&mut matrix.values);
-                reader.read(&values.file, values_at.start, bytes)?;
+                reader.read(values, values_at.start, bytes)?;
                 let bytes = bytemuck::cast_slice_mut(&mut matrix.scales);
-                reader.read(&scales.file, scales_at.start, bytes)?;
+                reader.read(scales, scales_at.start, bytes)?;
                 run.enter(Phase::Upload);
                 let matrix = run.upload_quantised(matrix, [rows.len(), columns])?;
                 run.enter(Phase::Assign);

@@ -73,7 +73,7 @@ fn quantise<B: Platform>(
     for start in rows.clone().step_by(rows_at_once) {
         let range = tensor.rows(start..rows.end.min(start + rows_at_once));
         stored.resize((range.end - range.start) as usize, 0);
-        reader.read(&tensor.file, range.start, &mut stored)?;
+        reader.read(tensor, range.start, &mut stored)?;
         floats.clear();
         convert::extend_as_f32(&mut floats, run.stored, &stored);
         matrix.extend(&floats, block_elements(columns));

@@ -10,6 +10,7 @@ use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder};
 use burn_store::{BurnpackStore, ModuleSnapshot};
 use checkpoint::{Checkpoint, Dtype, Error, Format, TensorMeta};
 use gpt2::{Config, Size};
+use lab::Layouts;
 use lab::convert::extend_as_f32;
 use lab::quantise::{Quantised, block_elements, scales_name};
 
@@ -41,13 +42,13 @@ pub fn derive(from: &Path, config: &Config, format: Format, to: &Path) -> anyhow
     match format {
         Format::Int8 => quantise(from, config, to),
         Format::Burnpack => saved(to, |path| {
-            let model = lab::read_model(from, config)?;
+            let model = lab::read_model(from, config, &Layouts::built_in())?;
             let mut store = BurnpackStore::from_file(path);
             let saved = model.save_into(&mut store);
             saved.map_err(|error| anyhow::anyhow!("burn-store: {error:?}"))
         }),
         Format::NamedMpk => saved(to, |path| {
-            let model = lab::read_model(from, config)?;
+            let model = lab::read_model(from, config, &Layouts::built_in())?;
             let recorder = NamedMpkFileRecorder::<FullPrecisionSettings>::new();
             let saved = model.save_file(path, &recorder);
             saved.map_err(|error| anyhow::anyhow!("burn: {error:?}"))

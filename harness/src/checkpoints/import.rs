@@ -1,21 +1,24 @@
 //! Reads off a user's checkpoint what model it is of, and says what is wrong with it.
 
-use anyhow::{Context, bail, ensure};
-use checkpoint::Checkpoint;
-use gpt2::{Config, Size};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
 
-/// Reads the dimensions off the shapes. The heads cannot be seen there: every published GPT-2 has heads 64
-/// wide, and for others the size must be given.
-pub fn config_of(checkpoint: &Checkpoint, given: Option<Size>) -> anyhow::Result<Config> {
+use anyhow::{Context, bail, ensure};
+use checkpoint::{Dtype, TensorRange};
+use gpt2::{Config, Size};
+use lab::Named;
+
+/// Reads the dimensions off the shapes. The heads cannot be seen there: a `config.json` beside the checkpoint tells them, as
+/// Hugging Face keeps it; every published GPT-2 has heads 64 wide; and for others the size must be given.
+pub fn config_of(opened: &Named, given: Option<Size>) -> anyhow::Result<Config> {
+    let checkpoint = &opened.checkpoint;
     let find = |name: &str| {
-        let found = checkpoint
-            .tensors()
-            .iter()
-            .find(|tensor| tensor.name == name);
-        found.with_context(|| {
+        checkpoint.find(name).with_context(|| {
             format!(
-                "{}: holds no tensor `{name}`: this is no state dict of the book's GPT-2",
-                checkpoint.path().display()
+                "{}: holds no tensor `{}`: this is no GPT-2",
+                checkpoint.path().display(),
+                opened.sources.get(name).map_or(name, |source| &**source)
             )
         })
     };
@@ -26,8 +29,8 @@ pub fn config_of(checkpoint: &Checkpoint, given: Option<Size>) -> anyhow::Result
             checkpoint.path().display()
         );
     };
-    let layers = checkpoint.tensors().iter().filter_map(|tensor| {
-        let layer = tensor.name.strip_prefix("trf_blocks.")?.split('.').next()?;
+    let layers = opened.sources.keys().filter_map(|name| {
+        let layer = name.strip_prefix("trf_blocks.")?.split('.').next()?;
         layer.parse::<usize>().ok()
     });
     let mut config = Config {
@@ -39,32 +42,32 @@ pub fn config_of(checkpoint: &Checkpoint, given: Option<Size>) -> anyhow::Result
         qkv_bias: find("trf_blocks.0.att.W_query.bias").is_ok(),
     };
     const HEAD_WIDTH: usize = 64;
-    match given.map(Size::config) {
-        Some(given)
-            if Config {
-                heads: config.heads,
-                ..given
-            } == config =>
-        {
-            config.heads = given.heads
-        }
-        Some(given) => {
+    let path = checkpoint.path().display();
+    match (given.map(Size::config), heads_beside(checkpoint.path())) {
+        (Some(given), _) => {
             config.heads = given.heads;
-            bail!(
-                "{}: is a GPT-2 of size {}, not {}",
-                checkpoint.path().display(),
+            ensure!(
+                given == config,
+                "{path}: is a GPT-2 of size {}, not {}",
                 Size::of(config),
                 Size::of(given)
             );
         }
-        None if config.embedding.is_multiple_of(HEAD_WIDTH) => {
-            config.heads = config.embedding / HEAD_WIDTH
+        (None, Some(heads)) => {
+            config.heads = heads;
+            ensure!(
+                heads > 0 && config.embedding.is_multiple_of(heads),
+                "{path}: the config.json beside it speaks of {heads} heads, which do not divide its width of {}",
+                config.embedding
+            );
         }
-        None => {
+        (None, None) if config.embedding.is_multiple_of(HEAD_WIDTH) => {
+            config.heads = config.embedding / HEAD_WIDTH;
+        }
+        (None, None) => {
             config.heads = 1;
             bail!(
-                "{}: its number of heads cannot be read off it: give --size {} with the right -h",
-                checkpoint.path().display(),
+                "{path}: its number of heads cannot be read off it: give --size {} with the right -h",
                 Size::of(config)
             );
         }
@@ -72,40 +75,125 @@ pub fn config_of(checkpoint: &Checkpoint, given: Option<Size>) -> anyhow::Result
     Ok(config)
 }
 
-/// Missing, unexpected and mis-shaped tensors, all in one message.
-pub fn check_tensors(checkpoint: &Checkpoint, config: &Config) -> anyhow::Result<()> {
-    let expected = config.tensors();
-    let wrong = expected.iter().filter_map(|spec| {
-        checkpoint.tensor(&spec.name, &spec.shape).err().map(|_| {
-            let found = checkpoint
-                .tensors()
-                .iter()
-                .find(|tensor| tensor.name == spec.name);
-            match found {
-                Some(found) => {
-                    format!("`{}` is {:?}, not {:?}", spec.name, found.shape, spec.shape)
-                }
-                None => format!("`{}` is missing", spec.name),
-            }
-        })
-    });
-    let unexpected = checkpoint.tensors().iter().filter_map(|tensor| {
-        let is_known = expected.iter().any(|spec| spec.name == tensor.name);
-        (!is_known).then(|| format!("`{}` is unexpected", tensor.name))
-    });
-    let wrong: Vec<String> = wrong.chain(unexpected).collect();
-    const SHOWN: usize = 8;
-    let more = wrong.len().saturating_sub(SHOWN);
-    let more = if more > 0 {
-        format!(", and {more} more")
-    } else {
-        String::new()
+/// What a `config.json` in the checkpoint's folder says of the heads, where there is one.
+fn heads_beside(checkpoint: &Path) -> Option<usize> {
+    #[derive(serde::Deserialize)]
+    struct Beside {
+        #[serde(alias = "num_attention_heads", alias = "n_heads")]
+        n_head: usize,
+    }
+    let folder = match checkpoint.is_dir() {
+        true => checkpoint,
+        false => checkpoint.parent()?,
+    };
+    let text = std::fs::read(folder.join("config.json")).ok()?;
+    let beside: Beside = serde_json::from_slice(&text).ok()?;
+    Some(beside.n_head)
+}
+
+/// The model's tensors, in the order of the file.
+pub fn tensors<'a>(opened: &'a Named, config: &Config) -> Vec<&'a TensorRange> {
+    let names: BTreeMap<_, _> = config
+        .tensors()
+        .into_iter()
+        .map(|spec| (spec.name, ()))
+        .collect();
+    let all = opened.checkpoint.tensors().iter();
+    all.filter(|tensor| names.contains_key(&tensor.name))
+        .collect()
+}
+
+/// The dtype that all of them have.
+pub fn dtype_of(file: &Path, tensors: &[&TensorRange]) -> anyhow::Result<Dtype> {
+    let first = tensors
+        .first()
+        .with_context(|| format!("{}: holds no tensors", file.display()))?;
+    let mut others = tensors.iter();
+    if let Some(other) = others.find(|tensor| tensor.dtype != first.dtype) {
+        bail!(
+            "{}: mixes dtypes: `{}` is {}, `{}` is {}: save it in one of them",
+            file.display(),
+            first.name,
+            first.dtype,
+            other.name,
+            other.dtype
+        );
+    }
+    ensure!(
+        Dtype::ALL.contains(&first.dtype),
+        "{}: its weights are {}: f32, f16 or bf16 can be loaded",
+        file.display(),
+        first.dtype
+    );
+    Ok(first.dtype)
+}
+
+/// Missing, unexpected and mis-shaped tensors, all in one message, under the names that the file has or should have for
+/// them. What is unexpected is let pass where this is not `strict`.
+pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()> {
+    const SHOWN: usize = 12;
+    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+    for spec in config.tensors() {
+        let written = opened.sources.get(&spec.name).unwrap_or(&spec.name);
+        let part = match *written == spec.name {
+            true => String::new(),
+            false => format!(" (the model's {})", spec.name),
+        };
+        match opened.checkpoint.find(&spec.name) {
+            Some(found) if found.shape == spec.shape => {}
+            Some(found) => misshapen.push(format!(
+                "`{written}`{part} is {:?}, not {:?}",
+                found.shape, spec.shape
+            )),
+            None => missing.push(format!(
+                "`{written}` {:?}{part}{}",
+                spec.shape,
+                nearest(written, opened)
+            )),
+        }
+    }
+    let unexpected = opened.unexpected.iter();
+    let unexpected = unexpected.map(|(name, shape)| format!("`{name}` {shape:?}"));
+    let unexpected = unexpected.filter(|_| strict).collect();
+    let lists: [(&str, Vec<String>); 3] = [
+        ("missing", missing),
+        ("of another shape", misshapen),
+        ("unexpected", unexpected),
+    ];
+    let mut message = String::new();
+    for (what, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
+        let _ = write!(
+            message,
+            "\n  {what}: {}",
+            list[..list.len().min(SHOWN)].join(", ")
+        );
+        if list.len() > SHOWN {
+            let _ = write!(message, ", and {} more", list.len() - SHOWN);
+        }
+    }
+    let only_unexpected = lists[0].1.is_empty() && lists[1].1.is_empty();
+    let advice = match only_unexpected {
+        true => "\n  --strict=false skips what is unexpected",
+        false => "",
     };
     ensure!(
-        wrong.is_empty(),
-        "{}: is no state dict of the book's GPT-2: {}{more}",
-        checkpoint.path().display(),
-        wrong[..wrong.len().min(SHOWN)].join(", ")
+        message.is_empty(),
+        "{}: is no GPT-2 of size {} in the layout `{}`:{message}{advice}",
+        opened.checkpoint.path().display(),
+        Size::of(*config),
+        opened.layout
     );
     Ok(())
+}
+
+/// The unexpected tensor that is named most like a missing one.
+fn nearest(missing: &str, opened: &Named) -> String {
+    const ALIKE: f64 = 0.75;
+    let likeness = |name: &str| strsim::normalized_levenshtein(missing, name);
+    let unexpected = opened.unexpected.iter();
+    let best = unexpected.max_by(|(a, _), (b, _)| likeness(a).total_cmp(&likeness(b)));
+    match best.filter(|(name, _)| likeness(name) >= ALIKE) {
+        Some((name, shape)) => format!(" (there is `{name}` {shape:?})"),
+        None => String::new(),
+    }
 }

@@ -12,7 +12,9 @@ use anyhow::{Context, bail, ensure};
 use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Synthetic, TensorMeta};
 use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
+use lab::Layouts;
 
+use crate::cli::ReadingArgs;
 use crate::{interrupt, units};
 use hold::{hold, remove_partial};
 use sidecar::Origin;
@@ -25,22 +27,64 @@ const SEED: u64 = 20260101;
 #[derive(Debug, Clone)]
 pub struct Ready {
     folder: PathBuf,
-    /// The file that was imported, which is not copied.
-    imported: Option<(Format, PathBuf)>,
+    /// What was imported, which is not copied.
+    imported: Option<Imported>,
     pub size: Size,
     pub dtype: Dtype,
     /// Entries of the file that are no weights.
     pub ignored: Vec<String>,
+    /// How many of its tensors are none of the model's, and are skipped.
+    pub skipped: usize,
     /// Which weights it holds, in records.
     pub identity: String,
 }
 
+/// A checkpoint of the user's.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    format: Format,
+    pub path: PathBuf,
+    /// The layout file that says what its tensors are called.
+    pub layout: Option<PathBuf>,
+    /// Whether it holds the tensors as a prepared checkpoint does: under the book's names, each in a row.
+    is_own: bool,
+}
+
 impl Ready {
-    /// The checkpoint in this format.
+    /// The checkpoint in this format, with the book's names.
     pub fn path(&self, format: Format) -> PathBuf {
         match &self.imported {
-            Some((own, path)) if *own == format => path.clone(),
+            Some(imported) if imported.is_own && imported.format == format => imported.path.clone(),
             _ => self.folder.join(format.file_name()),
+        }
+    }
+
+    /// The user's file as it is, for what reads any: where it is of this format.
+    pub fn as_it_is(&self, format: Format) -> Option<&Imported> {
+        let imported = self.imported.as_ref();
+        imported.filter(|imported| imported.format == format)
+    }
+
+    /// What the weights are: the user's file and its layout, or a prepared checkpoint in any format that is there.
+    pub fn original(&self) -> (PathBuf, Option<&Path>) {
+        match &self.imported {
+            Some(imported) => (imported.path.clone(), imported.layout.as_deref()),
+            None => {
+                let mut paths = Format::plain().map(|format| self.path(format));
+                let there = paths.find(|path| path.exists());
+                (
+                    there.unwrap_or_else(|| self.path(Format::Safetensors)),
+                    None,
+                )
+            }
+        }
+    }
+
+    /// The format of a checkpoint that others are made of.
+    fn plain_format(&self) -> Format {
+        match &self.imported {
+            Some(imported) if imported.is_own && imported.format.is_plain() => imported.format,
+            _ => Format::Safetensors,
         }
     }
 
@@ -57,8 +101,8 @@ impl Ready {
     /// The format of a whole state dict: an imported file's own, where it is one.
     pub fn state_dict_format(&self, prepared: Format) -> Format {
         match self.imported {
-            Some((Format::PerTensor, _)) => Format::Safetensors,
-            Some((own, _)) => own,
+            Some(imported) if imported.format == Format::PerTensor => Format::Safetensors,
+            Some(imported) => imported.format,
             None => prepared,
         }
     }
@@ -86,6 +130,7 @@ impl Store {
             size,
             dtype,
             ignored: Vec::new(),
+            skipped: 0,
             identity: format!("synthetic-{SEED}"),
         }
     }
@@ -133,7 +178,7 @@ impl Store {
         }
         if !format.is_plain() {
             // What it is made of.
-            self.prepare(ready, ready.state_dict_format(Format::Safetensors))?;
+            self.prepare(ready, ready.plain_format())?;
         }
         let _held = hold(&ready.folder)?;
         if self.missing_bytes(ready, format) == 0 {
@@ -145,12 +190,12 @@ impl Store {
         let metas = metas(&config, ready.dtype);
         let path = ready.path(format);
         if !format.is_plain() {
-            let from = ready.path(ready.state_dict_format(Format::Safetensors));
+            let from = ready.path(ready.plain_format());
             told("preparing", &path, format.disk_bytes(&metas));
             return derive::in_a_process(&from, ready.size, format, &path);
         }
         let written = match &ready.imported {
-            Some((_, imported)) => convert(imported, &path, format, &metas)?,
+            Some(imported) => convert(imported, &path, format, &metas)?,
             None => {
                 let sources: BTreeMap<_, _> = config
                     .tensors()
@@ -198,22 +243,34 @@ impl Store {
 
     /// Makes a checkpoint of the user's usable: reads its size off it, checks that every tensor is there,
     /// and digests them. The file itself stays where it is and is not copied.
-    pub fn import(&self, file: &Path, size: Option<Size>) -> anyhow::Result<Ready> {
-        let opened = Checkpoint::open(file)?;
-        let dtype = opened.dtype()?;
+    pub fn import(
+        &self,
+        file: &Path,
+        reading: &ReadingArgs,
+        size: Option<Size>,
+    ) -> anyhow::Result<Ready> {
+        let opened = layouts(reading.layout.as_deref())?.open(file)?;
         let config = import::config_of(&opened, size)?;
-        import::check_tensors(&opened, &config)?;
+        import::check(&opened, &config, reading.strict)?;
+        let tensors = import::tensors(&opened, &config);
+        let dtype = import::dtype_of(file, &tensors)?;
         let path = std::path::absolute(file)?;
-        let origin = Origin::of_file(&path)?;
+        let origin = Origin::of_file(&path, reading.layout.as_deref())?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
         let folder = self.root.join(format!("{stem}-{}", &key[..8]));
         let mut ready = Ready {
             folder,
-            imported: Some((opened.format(), path)),
+            imported: Some(Imported {
+                format: opened.checkpoint.format(),
+                path,
+                layout: reading.layout.clone(),
+                is_own: opened.is_own() && opened.unexpected.is_empty(),
+            }),
             size: Size::of(config),
             dtype,
-            ignored: opened.ignored().to_vec(),
+            ignored: opened.ignored.clone(),
+            skipped: opened.unexpected.len(),
             identity: String::new(),
         };
         let _held = hold(&ready.folder)?;
@@ -230,9 +287,10 @@ impl Store {
             }
             std::fs::create_dir_all(&ready.folder)
                 .with_context(|| format!("{}: cannot be created", ready.folder.display()))?;
-            let bar = progress("digesting", file, opened.bytes());
+            let bytes = tensors.iter().map(|tensor| tensor.bytes()).sum();
+            let bar = progress("digesting", file, bytes);
             let mut digests = BTreeMap::new();
-            for tensor in opened.tensors() {
+            for tensor in tensors {
                 ensure!(!interrupt::requested(), "interrupted");
                 digests.insert(tensor.name.clone(), tensor.digest()?);
                 bar.inc(tensor.bytes());
@@ -245,6 +303,14 @@ impl Store {
         ready.identity = sidecar.identity();
         Ok(ready)
     }
+}
+
+/// The layouts that a checkpoint may be in: one of a file, or the built-in ones.
+pub fn layouts(file: Option<&Path>) -> anyhow::Result<Layouts> {
+    Ok(match file {
+        Some(file) => Layouts::read(file)?,
+        None => Layouts::built_in(),
+    })
 }
 
 /// Bytes free for this user on the disk that holds `path` or would hold it.
@@ -295,12 +361,14 @@ fn is_whole(path: &Path, metas: &[TensorMeta]) -> bool {
 }
 
 fn convert(
-    from: &Path,
+    from: &Imported,
     to: &Path,
     format: Format,
     metas: &[TensorMeta],
 ) -> anyhow::Result<checkpoint::Written> {
-    let source = Checkpoint::open(from)?;
+    let source = layouts(from.layout.as_deref())?
+        .open(&from.path)?
+        .checkpoint;
     write(to, format, metas, |meta, sink| {
         source
             .tensor(&meta.name, &meta.shape)?

@@ -35,12 +35,15 @@ pub enum Origin {
         path: PathBuf,
         bytes: u64,
         modified_unix_seconds: u64,
+        /// Digest of the layout file that it was read with.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        layout: Option<Digest>,
     },
 }
 
 impl Origin {
     /// The file at `path`, as it is now.
-    pub fn of_file(path: &Path) -> anyhow::Result<Origin> {
+    pub fn of_file(path: &Path, layout: Option<&Path>) -> anyhow::Result<Origin> {
         let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
         let modified = metadata
             .modified()?
@@ -50,6 +53,9 @@ impl Origin {
             path: path.to_owned(),
             bytes: metadata.len(),
             modified_unix_seconds: modified.as_secs(),
+            layout: layout
+                .map(|layout| anyhow::Ok(Digest::of(&std::fs::read(layout)?)))
+                .transpose()?,
         })
     }
 }

@@ -10,8 +10,9 @@ pub mod overhead;
 mod plot;
 mod prepare;
 mod run;
+mod usage;
 
-use crate::checkpoints::derive;
+use crate::checkpoints::{derive, layouts};
 use crate::cli::Command;
 use crate::{readme, worker};
 
@@ -31,6 +32,8 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         Command::Minmem(args) => run::minmem(&args),
         Command::Plot(args) => plot::plot(&args),
         Command::Report(args) => plot::report(&args),
+        Command::Generate(args) => usage::generate(&args),
+        Command::Finetune(args) => usage::finetune(&args),
         Command::Advise(args) => advise::advise(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Overhead(args) => overhead::overhead(&args),
@@ -42,6 +45,7 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Reference(args) => Ok(lab::write_logits(
             &args.checkpoint,
+            &layouts(args.layout.as_deref())?,
             &args.size.config(),
             &args.to,
         )?),

@@ -12,7 +12,7 @@ pub fn prepare(args: &PrepareArgs) -> anyhow::Result<()> {
     let store = Store::new(args.store.checkpoints.clone());
     let ready: Vec<Ready> = match &args.from {
         Some(file) => {
-            let ready = store.import(file, args.sizes.first().copied())?;
+            let ready = store.import(file, &args.reading, args.sizes.first().copied())?;
             println!(
                 "{}: a GPT-2 of size {}, {}",
                 file.display(),
@@ -23,6 +23,12 @@ pub fn prepare(args: &PrepareArgs) -> anyhow::Result<()> {
                 println!(
                     "  {} mask buffers in it are no weights and are ignored",
                     ready.ignored.len()
+                );
+            }
+            if ready.skipped > 0 {
+                println!(
+                    "  {} tensors in it are none of the model's and are skipped",
+                    ready.skipped
                 );
             }
             vec![ready]

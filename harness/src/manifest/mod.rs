@@ -5,7 +5,7 @@ mod tuning;
 mod words;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use checkpoint::{Dtype, Format};
@@ -44,6 +44,10 @@ pub struct Manifest {
     pub cache_states: Vec<CacheState>,
     pub host_caps: HostCaps,
     pub format: Format,
+    /// A checkpoint of the user's, to be loaded instead of prepared ones.
+    pub checkpoint: Option<PathBuf>,
+    /// The layout file that says what its tensors are called.
+    pub layout: Option<PathBuf>,
     pub tuning: Tuning,
     pub repeats: u32,
     pub order: Order,
@@ -107,7 +111,13 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Matrix {
     experiments: Vec<Spanned<String>>,
-    sizes: Vec<Spanned<String>>,
+    /// Not needed where there is a checkpoint, whose size is read off it.
+    #[serde(default)]
+    sizes: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    checkpoint: Option<PathBuf>,
+    #[serde(default)]
+    layout: Option<PathBuf>,
     #[serde(default)]
     software_sizes: Option<Vec<Spanned<String>>>,
     #[serde(default)]
@@ -199,7 +209,14 @@ impl Manifest {
             };
             checked(&matrix.experiments, find, &at)?
         };
-        let sizes = checked(&matrix.sizes, parse_size, &at)?;
+        let sizes = match &matrix.sizes {
+            Some(sizes) => checked(sizes, parse_size, &at)?,
+            None if matrix.checkpoint.is_some() => Vec::new(),
+            None => {
+                let message = "[matrix] needs `sizes`, or a `checkpoint` to read the size off";
+                return Err(at(0..0, message.to_owned()));
+            }
+        };
         let software_sizes = matrix.software_sizes.as_deref();
         let software_sizes = software_sizes
             .map(|sizes| checked(sizes, parse_size, &at))
@@ -266,6 +283,8 @@ impl Manifest {
                 .unwrap_or_else(|| vec![CacheState::Warm]),
             host_caps,
             format,
+            checkpoint: matrix.checkpoint,
+            layout: matrix.layout,
             repeats: positive("repeats", repeats, 3)? as u32,
             order: matrix.order.unwrap_or(Order::Interleaved),
             seed: u64::from(matrix.seed.unwrap_or(1)),

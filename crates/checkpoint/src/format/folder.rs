@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Found, safetensors};
+use super::{Found, header, safetensors};
 use crate::Error;
 use crate::write::{Source, Written};
 
@@ -24,18 +24,15 @@ pub(super) fn read_index(folder: &Path) -> Result<Found, Error> {
         return Err(Error::invalid(folder, reason));
     }
     files.sort();
-    let mut found = Found {
-        tensors: Vec::with_capacity(files.len()),
-        ignored: Vec::new(),
-    };
+    let mut found = Found::default();
     for file in files {
-        let mut one = safetensors::read_index(&file)?;
-        if one.tensors.len() + one.ignored.len() != 1 {
+        header::check_inside(folder, &file)?;
+        let one = safetensors::read_index(&file)?;
+        if one.tensors.len() + one.others.len() != 1 {
             let reason = "holds several tensors: a per-tensor folder has one in each file";
             return Err(Error::invalid(&file, reason));
         }
-        found.tensors.append(&mut one.tensors);
-        found.ignored.append(&mut one.ignored);
+        found.append(one);
     }
     Ok(found)
 }
@@ -46,6 +43,10 @@ pub(super) fn write(folder: &Path, source: Source<'_>) -> Result<Written, Error>
     let each: Vec<_> = (0..source.tensors().len()).map(|at| at..at + 1).collect();
     source.in_parts(&each, |_, one| {
         let name = &one.tensors()[0].name;
+        if !header::is_file_name(name) {
+            let reason = format!("tensor `{name}` has a name that no file can have");
+            return Err(Error::invalid(folder, reason));
+        }
         let path = folder.join(format!("{name}.{EXTENSION}"));
         written.append(safetensors::write(&path, one)?);
         Ok(())

@@ -1,6 +1,8 @@
 //! The formats that are read and written. To add one: a file here, an arm in each match below.
 
+mod burnpack;
 mod folder;
+mod header;
 mod safetensors;
 mod sharded;
 
@@ -36,9 +38,37 @@ pub enum Format {
 }
 
 /// What a format's reader finds.
+#[derive(Default)]
 pub(crate) struct Found {
     pub tensors: Vec<TensorRange>,
-    pub ignored: Vec<String>,
+    pub others: Vec<Other>,
+}
+
+impl Found {
+    /// A tensor of these elements, or why it is none that can be loaded.
+    pub fn add(&mut self, name: &str, tensor: Result<TensorRange, String>) {
+        match tensor {
+            Ok(tensor) => self.tensors.push(tensor),
+            Err(reason) => self.others.push(Other {
+                name: name.to_owned(),
+                reason,
+            }),
+        }
+    }
+
+    pub fn append(&mut self, mut more: Found) {
+        self.tensors.append(&mut more.tensors);
+        self.others.append(&mut more.others);
+    }
+}
+
+/// An entry of a checkpoint that cannot be loaded: a mask of booleans, say, or a number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Other {
+    /// Its name.
+    pub name: String,
+    /// What it is instead, as the end of a sentence.
+    pub reason: String,
 }
 
 impl Format {
@@ -97,7 +127,7 @@ impl Format {
     pub(crate) fn detect(path: &Path) -> Result<Format, Error> {
         let metadata = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
         if metadata.is_dir() {
-            return Ok(match path.join(sharded::INDEX).exists() {
+            return Ok(match sharded::index_path(path).exists() {
                 true => Format::Sharded,
                 false => Format::PerTensor,
             });
@@ -116,16 +146,18 @@ impl Format {
             .map_err(Error::io(path, "read"))?;
         match &start[..length] {
             [b'P', b'K', 3, 4, ..] => Ok(Format::Pth),
+            [b'N', b'R', b'U', b'B', ..] => Ok(Format::Burnpack),
             [_, _, _, _, _, _, _, _, b'{'] => Ok(Format::Safetensors),
             // A pickle protocol mark, and the magic number of torch.save before 1.6 behind it.
             [0x80, 2, 0x8a, ..] => Err(Error::invalid(
                 path,
-                "is in the legacy format of torch.save: load it in PyTorch 1.6 or newer and save it again",
+                "is in the legacy format of torch.save: load it in PyTorch and save it again, with torch.save(state_dict, \
+                 path) of 1.6 or newer",
             )),
             _ => Err(Error::invalid(
                 path,
-                "is no checkpoint that is known here: safetensors, a PyTorch .pth, a folder of per-tensor \
-                 safetensors files, or the index of a sharded one",
+                "is no checkpoint that is known here: safetensors, a PyTorch .pth, .pt or .bin, Burn's burnpack, a folder of \
+                 per-tensor safetensors files, or the index of a sharded checkpoint",
             )),
         }
     }
@@ -137,7 +169,8 @@ impl Format {
             Format::PerTensor => folder::read_index(path),
             Format::Sharded => sharded::read_index(path),
             Format::Int8 => safetensors::read_index(path),
-            Format::Burnpack | Format::NamedMpk => Err(self.is_burns(path)),
+            Format::Burnpack => burnpack::read_index(path),
+            Format::NamedMpk => Err(self.is_burns(path)),
         }
     }
 
@@ -172,11 +205,6 @@ impl Format {
         };
         tensors.iter().map(|tensor| weights(tensor) + around).sum()
     }
-}
-
-/// The mask buffers of the book's attention are in its state dicts, but are no weights.
-pub(crate) fn is_mask_buffer(name: &str) -> bool {
-    name.ends_with(".att.mask")
 }
 
 impl fmt::Display for Format {

@@ -2,66 +2,78 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use safetensors::Dtype as StDtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype as StDtype, SafeTensors};
 
-use super::{Found, is_mask_buffer};
+use super::{Found, header};
+use crate::index::contiguous_strides;
 use crate::write::{Source, Written};
 use crate::{Dtype, Error, TensorRange};
 
 /// The data starts at a multiple of this (the header is padded with spaces, as the format allows), so
 /// that a reader with alignment needs, such as direct I/O, finds the first tensor on a page.
 const DATA_ALIGNMENT: usize = 4096;
+/// As safetensors has it.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    // SAFETY: the map lives for this function only, and only the header's pages are touched. Whoever
-    // truncates a checkpoint in this moment gets SIGBUS; the harness opens checkpoints in a process of
-    // their own.
-    let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
-    let (header_bytes, metadata) = SafeTensors::read_metadata(&map).map_err(|error| {
-        Error::invalid(
-            path,
-            format!("is no valid safetensors file, or truncated: {error}"),
-        )
-    })?;
-    let data_start = 8 + header_bytes as u64;
-    let path: Arc<Path> = path.into();
-    let infos = metadata.tensors();
-    let mut found = Found {
-        tensors: Vec::with_capacity(infos.len()),
-        ignored: Vec::new(),
+    let invalid = |reason: String| Error::invalid(path, reason);
+    let mut file = File::open(path).map_err(Error::io(path, "open"))?;
+    let length = file.metadata().map_err(Error::io(path, "open"))?.len();
+    let mut start = [0; 8];
+    let header_bytes = match file.read_exact(&mut start) {
+        Ok(()) => u64::from_le_bytes(start),
+        Err(_) => return Err(invalid("is no safetensors file, or truncated".to_owned())),
     };
+    let data_start = header_bytes.saturating_add(8);
+    if header_bytes > MAX_HEADER_BYTES || data_start > length {
+        return Err(invalid(format!(
+            "is no valid safetensors file, or truncated: its header has {header_bytes} bytes, the file {length}, and the \
+             format allows {MAX_HEADER_BYTES}"
+        )));
+    }
+    let header = header::read(path, &mut file, header_bytes)?;
+    header::check_names(&header).map_err(&invalid)?;
+    // Checks that no two tensors overlap, that there are no gaps, and that shapes and lengths agree.
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| invalid(format!("has an invalid safetensors header: {error}")))?;
+    let end = data_start.saturating_add(metadata.data_len() as u64);
+    if end != length {
+        let reason = match end > length {
+            true => "it is truncated",
+            false => "it holds what no tensor accounts for",
+        };
+        return Err(invalid(format!(
+            "has {length} bytes, and its header tells of {end}: {reason}"
+        )));
+    }
+    let shared: Arc<Path> = path.into();
+    let infos = metadata.tensors();
+    let mut found = Found::default();
     for name in metadata.offset_keys() {
         let info = infos[&name];
-        if is_mask_buffer(&name) {
-            found.ignored.push(name);
-            continue;
-        }
         let dtype = match info.dtype {
-            StDtype::F32 => Dtype::F32,
-            StDtype::F16 => Dtype::F16,
-            StDtype::BF16 => Dtype::Bf16,
-            StDtype::I8 => Dtype::I8,
-            other => {
-                let reason = format!(
-                    "tensor `{name}` is {other:?}: weights are f32, f16, bf16, or i8 with scales"
-                );
-                return Err(Error::invalid(&path, reason));
-            }
+            StDtype::F32 => Ok(Dtype::F32),
+            StDtype::F16 => Ok(Dtype::F16),
+            StDtype::BF16 => Ok(Dtype::Bf16),
+            StDtype::I8 => Ok(Dtype::I8),
+            other => Err(format!(
+                "is {other:?}: weights are f32, f16, bf16, or i8 with scales"
+            )),
         };
-        found.tensors.push(TensorRange {
-            name,
+        let tensor = dtype.map(|dtype| TensorRange {
+            name: name.clone(),
             dtype,
             shape: info.shape.clone(),
-            file: Arc::clone(&path),
+            strides: contiguous_strides(&info.shape),
+            file: Arc::clone(&shared),
             offset: data_start + info.data_offsets.0 as u64,
         });
+        found.add(&name, tensor);
     }
     Ok(found)
 }

@@ -1,23 +1,28 @@
-//! Several safetensors files with an index, as the Hugging Face hub keeps large models: a folder with
+//! Several files with an index, as the Hugging Face hub keeps large models: a folder with
 //!
 //! ```text
 //!  model.safetensors.index.json        {"metadata": {"total_size": …}, "weight_map": {tensor: file, …}}
 //!  model-00001-of-00004.safetensors
 //!  …
 //! ```
+//!
+//! or, of PyTorch's own files, `pytorch_model.bin.index.json`, `pytorch_model-00001-of-00004.bin` and so on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Found, safetensors};
+use super::{Format, Found, header, safetensors};
 use crate::write::{Source, Written};
 use crate::{Error, TensorMeta};
 
 /// The index's name in its folder.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+const INDEX: &str = "model.safetensors.index.json";
+/// That of PyTorch's files.
+const PYTORCH_INDEX: &str = "pytorch_model.bin.index.json";
 /// How the names of other models' indices end.
 pub(super) const INDEX_SUFFIX: &str = ".index.json";
 /// An index of more bytes is none.
@@ -29,6 +34,7 @@ const MAX_FILE_BYTES: u64 = 5_000_000_000;
 struct Index {
     #[serde(default)]
     metadata: Metadata,
+    #[serde(deserialize_with = "header::unique")]
     weight_map: BTreeMap<String, String>,
 }
 
@@ -38,9 +44,11 @@ struct Metadata {
     total_size: u64,
 }
 
-/// The index of a folder or of the path of an index itself.
-fn index_path(path: &Path) -> PathBuf {
+/// The index of a folder, which may have none, or the path of an index itself.
+pub(super) fn index_path(path: &Path) -> PathBuf {
+    let pytorch = path.join(PYTORCH_INDEX);
     match path.is_dir() {
+        true if pytorch.exists() && !path.join(INDEX).exists() => pytorch,
         true => path.join(INDEX),
         false => path.to_owned(),
     }
@@ -57,40 +65,43 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
             "is larger than any index of a checkpoint",
         ));
     }
-    let text = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| {
-        Error::invalid(
-            &path,
-            format!("is no index of a sharded checkpoint: {error}"),
-        )
-    })?;
+    let mut file = File::open(&path).map_err(Error::io(&path, "open"))?;
+    let text = header::read(&path, &mut file, length)?;
+    let invalid = |reason: String| Error::invalid(&path, reason);
+    let index: Index = serde_json::from_slice(&text)
+        .map_err(|error| invalid(format!("is no index of a sharded checkpoint: {error}")))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut files: Vec<&String> = index.weight_map.values().collect();
     files.sort();
     files.dedup();
-    let mut found = Found {
-        tensors: Vec::with_capacity(index.weight_map.len()),
-        ignored: Vec::new(),
-    };
-    for file in files {
-        let is_name = Path::new(file)
-            .components()
-            .all(|part| matches!(part, Component::Normal(_)));
-        if !is_name || Path::new(file).components().count() != 1 {
-            let reason = format!("names `{file}`, which is no file of its own folder");
-            return Err(Error::invalid(&path, reason));
+    let mut found = Found::default();
+    for name in files {
+        if !header::is_file_name(name) {
+            let reason = format!("names `{name}`, which is no file of its own folder");
+            return Err(invalid(reason));
         }
-        let mut one = safetensors::read_index(&folder.join(file))?;
+        let file = folder.join(name);
+        header::check_inside(folder, &file)?;
+        let format = Format::detect(&file)?;
+        if !matches!(format, Format::Safetensors | Format::Pth) {
+            return Err(invalid(format!(
+                "names `{name}`, which is neither a safetensors file nor one of PyTorch's"
+            )));
+        }
+        let mut one = format.read_index(&file)?;
         // What the index does not name, or names elsewhere, is no part of the checkpoint.
-        one.tensors
-            .retain(|tensor| index.weight_map.get(&tensor.name) == Some(file));
-        found.tensors.append(&mut one.tensors);
-        found.ignored.append(&mut one.ignored);
+        let is_here = |tensor: &str| index.weight_map.get(tensor) == Some(name);
+        one.tensors.retain(|tensor| is_here(&tensor.name));
+        one.others.retain(|other| is_here(&other.name));
+        found.append(one);
     }
-    let missing = index.weight_map.keys().find(|name| {
-        let is_tensor = found.tensors.iter().any(|tensor| tensor.name == **name);
-        !is_tensor && !found.ignored.contains(name)
-    });
+    let names = found.tensors.iter().map(|tensor| &*tensor.name);
+    let others = found.others.iter().map(|other| &*other.name);
+    let there: HashSet<&str> = names.chain(others).collect();
+    let missing = index
+        .weight_map
+        .keys()
+        .find(|name| !there.contains(&***name));
     match missing {
         None => Ok(found),
         Some(name) => {

@@ -5,6 +5,9 @@
 
 use std::collections::HashMap;
 
+/// A value takes more memory than the byte that makes it.
+const MAX_VALUES: usize = 1_000_000;
+
 /// The place of a value in [`Pickle`]. Containers refer to their elements by it, so that an object that
 /// is memoised while empty and filled later is one object.
 pub(super) type Id = usize;
@@ -16,6 +19,8 @@ pub(super) enum Value {
     Int(i64),
     Float(f64),
     Str(String),
+    /// Bytes or a set: what optimizers and data loaders save, and no state dict needs.
+    Opaque,
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
@@ -109,31 +114,47 @@ impl Machine<'_> {
                 0x95 => drop(self.take::<8>()?), // FRAME
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => drop(self.pop()?),
-                b'N' => self.push(Value::None),
-                0x88 => self.push(Value::Bool(true)),
-                0x89 => self.push(Value::Bool(false)),
+                b'1' => drop(self.pop_to_mark()?), // POP_MARK
+                b'2' => {
+                    let top = self.top()?; // DUP
+                    self.stack.push(top);
+                }
+                b'N' => self.push(Value::None)?,
+                0x88 => self.push(Value::Bool(true))?,
+                0x89 => self.push(Value::Bool(false))?,
+                b'B' => self.opaque::<4>()?,        // BINBYTES
+                b'C' | b'U' => self.opaque::<1>()?, // SHORT_BINBYTES, SHORT_BINSTRING
+                b'T' => self.opaque::<4>()?,        // BINSTRING
+                0x8e | 0x96 => self.opaque::<8>()?, // BINBYTES8, BYTEARRAY8
+                0x8f => self.push(Value::Opaque)?,  // EMPTY_SET
+                0x90 => drop(self.pop_to_mark()?),  // ADDITEMS
+                0x91 => {
+                    self.pop_to_mark()?; // FROZENSET
+                    self.push(Value::Opaque)?;
+                }
                 b'K' => self.int::<1>(false)?,
                 b'M' => self.int::<2>(false)?,
                 b'J' => self.int::<4>(true)?,
-                0x8a => self.long()?,
+                0x8a => self.long::<1>()?,
+                0x8b => self.long::<4>()?,
                 b'G' => {
                     let value = f64::from_be_bytes(self.take()?);
-                    self.push(Value::Float(value));
+                    self.push(Value::Float(value))?;
                 }
                 b'X' => self.string::<4>()?, // BINUNICODE
                 0x8c => self.string::<1>()?, // SHORT_BINUNICODE
                 0x8d => self.string::<8>()?, // BINUNICODE8
-                b')' => self.push(Value::Tuple(Vec::new())),
-                b'}' => self.push(Value::Dict(Vec::new())),
-                b']' => self.push(Value::List(Vec::new())),
+                b')' => self.push(Value::Tuple(Vec::new()))?,
+                b'}' => self.push(Value::Dict(Vec::new()))?,
+                b']' => self.push(Value::List(Vec::new()))?,
                 b't' => {
                     let items = self.pop_to_mark()?;
-                    self.push(Value::Tuple(items));
+                    self.push(Value::Tuple(items))?;
                 }
                 0x85..=0x87 => {
                     let count = opcode as usize - 0x84; // TUPLE1, TUPLE2, TUPLE3
                     let items = self.pop_many(count)?;
-                    self.push(Value::Tuple(items));
+                    self.push(Value::Tuple(items))?;
                 }
                 b'q' => self.memoise::<1>()?,
                 b'r' => self.memoise::<4>()?,
@@ -146,21 +167,21 @@ impl Machine<'_> {
                 b'j' => self.recall::<4>()?,
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
-                    self.push(Value::Global(format!("{module}.{name}")));
+                    self.push(Value::Global(format!("{module}.{name}")))?;
                 }
                 0x93 => {
                     let items = self.pop_many(2)?; // STACK_GLOBAL
                     match (&self.values[items[0]], &self.values[items[1]]) {
                         (Value::Str(module), Value::Str(name)) => {
                             let name = format!("{module}.{name}");
-                            self.push(Value::Global(name));
+                            self.push(Value::Global(name))?;
                         }
                         _ => return Err(format!("a global without a name at byte {at}")),
                     }
                 }
                 b'Q' => {
                     let id = self.pop()?; // BINPERSID
-                    self.push(Value::Persistent(id));
+                    self.push(Value::Persistent(id))?;
                 }
                 b'R' | 0x81 => self.call()?, // REDUCE, NEWOBJ
                 b'b' => drop(self.pop()?),   // BUILD: attributes, such as a state dict's _metadata
@@ -222,9 +243,22 @@ impl Machine<'_> {
         Ok(text)
     }
 
-    fn push(&mut self, value: Value) {
+    fn push(&mut self, value: Value) -> Result<(), String> {
+        if self.values.len() == MAX_VALUES {
+            return Err(format!(
+                "it has more than {MAX_VALUES} objects, which no state dict has"
+            ));
+        }
         self.stack.push(self.values.len());
         self.values.push(value);
+        Ok(())
+    }
+
+    /// A length of `N` bytes, and so many bytes that nobody asks for.
+    fn opaque<const N: usize>(&mut self) -> Result<(), String> {
+        let length = self.unsigned::<N>()?;
+        self.slice(length)?;
+        self.push(Value::Opaque)
     }
 
     fn top(&self) -> Result<Id, String> {
@@ -257,28 +291,26 @@ impl Machine<'_> {
         } else {
             value as i64
         };
-        self.push(Value::Int(value));
-        Ok(())
+        self.push(Value::Int(value))
     }
 
-    fn long(&mut self) -> Result<(), String> {
-        let [length] = self.take()?;
-        let bytes = self.slice(length as u64)?;
+    /// An integer of as many bytes as its first `N` say. One of more than eight, a random generator's, is opaque.
+    fn long<const N: usize>(&mut self) -> Result<(), String> {
+        let length = self.unsigned::<N>()?;
+        let bytes = self.slice(length)?;
         let negative = bytes.last().is_some_and(|&byte| byte & 0x80 != 0);
         let mut wide = [if negative { 0xff } else { 0 }; 8];
         let Some(start) = wide.get_mut(..bytes.len()) else {
-            return Err("an integer of more than 64 bits".to_owned());
+            return self.push(Value::Opaque);
         };
         start.copy_from_slice(bytes);
-        self.push(Value::Int(i64::from_le_bytes(wide)));
-        Ok(())
+        self.push(Value::Int(i64::from_le_bytes(wide)))
     }
 
     fn string<const N: usize>(&mut self) -> Result<(), String> {
         let length = self.unsigned::<N>()?;
         let text = String::from_utf8_lossy(self.slice(length)?).into_owned();
-        self.push(Value::Str(text));
-        Ok(())
+        self.push(Value::Str(text))
     }
 
     fn memoise<const N: usize>(&mut self) -> Result<(), String> {
@@ -305,8 +337,7 @@ impl Machine<'_> {
             Value::Dict(Vec::new())
         } else {
             Value::Call(items[0], items[1])
-        });
-        Ok(())
+        })
     }
 
     fn extend_dict(&mut self, items: &[Id]) -> Result<(), String> {

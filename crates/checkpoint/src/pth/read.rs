@@ -9,29 +9,30 @@ use std::sync::Arc;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{Id, Pickle, Value};
-use crate::format::{Found, is_mask_buffer};
+use crate::format::Found;
 use crate::{Dtype, Error, TensorRange};
 
 /// A description of a state dict is small; anything larger is no checkpoint.
-const MAX_PICKLE_BYTES: u64 = 64 << 20;
+const MAX_PICKLE_BYTES: u64 = 16 << 20;
+
+/// Where training programs keep the state dict among the rest of what they save.
+const STATE_DICT_KEYS: [&str; 4] = ["model_state_dict", "state_dict", "model", "module"];
 
 pub(crate) fn read_index(path: &Path) -> Result<Found, Error> {
     let archive = Archive::open(path)?;
     let pickle = Pickle::parse(&archive.pickle)
         .map_err(|reason| Error::invalid(path, format!("its data.pkl cannot be read: {reason}")))?;
-    let Value::Dict(entries) = pickle.get(pickle.root) else {
-        let reason = "holds no state dict: save model.state_dict(), not the model itself";
-        return Err(Error::invalid(path, reason));
-    };
     let reader = StateDict {
         path: path.into(),
         pickle: &pickle,
         records: &archive.records,
     };
-    let mut found = Found {
-        tensors: Vec::with_capacity(entries.len()),
-        ignored: Vec::new(),
+    let Some(entries) = reader.entries() else {
+        let reason = "holds no state dict: save model.state_dict(), or a dictionary with it as `model_state_dict`, and not \
+                      the model itself";
+        return Err(Error::invalid(path, reason));
     };
+    let mut found = Found::default();
     for &(key, value) in entries {
         let Some(name) = pickle.str(key) else {
             return Err(Error::invalid(
@@ -39,17 +40,29 @@ pub(crate) fn read_index(path: &Path) -> Result<Found, Error> {
                 "holds an entry whose key is no string",
             ));
         };
-        if is_mask_buffer(name) {
-            found.ignored.push(name.to_owned());
-        } else {
-            let tensor = reader.tensor(name, value);
-            found.tensors.push(
-                tensor
-                    .map_err(|reason| Error::invalid(path, format!("entry `{name}` {reason}")))?,
-            );
+        match reader.tensor(name, value) {
+            Ok(tensor) => found.add(name, Ok(tensor)),
+            Err(Refused::NoWeights(reason)) => found.add(name, Err(reason)),
+            Err(Refused::Invalid(reason)) => {
+                return Err(Error::invalid(path, format!("entry `{name}` {reason}")));
+            }
         }
     }
     Ok(found)
+}
+
+/// Why an entry gives no tensor.
+enum Refused {
+    /// It is something else, which a state dict may hold.
+    NoWeights(String),
+    /// It contradicts itself or the file.
+    Invalid(String),
+}
+
+impl From<&str> for Refused {
+    fn from(reason: &str) -> Refused {
+        Refused::Invalid(reason.to_owned())
+    }
 }
 
 /// The parts of the zip that matter: the pickle, and where each stored record lies.
@@ -77,6 +90,12 @@ impl Archive {
                 Error::invalid(path, "is a zip without data.pkl: not saved by torch.save")
             })?;
         let mut records = HashMap::with_capacity(zip.len());
+        if zip.has_duplicate_names() {
+            return Err(Error::invalid(
+                path,
+                "is a zip with two records of one name",
+            ));
+        }
         for position in 0..zip.len() {
             let record = zip.by_index_raw(position).map_err(invalid)?;
             let name = record.name().map_err(invalid)?;
@@ -127,54 +146,84 @@ struct StateDict<'a> {
 }
 
 impl StateDict<'_> {
-    /// `_rebuild_tensor_v2(storage, offset, size, stride, …)`, possibly wrapped in a parameter.
-    fn tensor(&self, name: &str, id: Id) -> Result<TensorRange, String> {
-        let pickle = self.pickle;
-        let arguments = match pickle.call(id) {
-            Some(("torch._utils._rebuild_parameter", [tensor, ..])) => {
-                return self.tensor(name, *tensor);
-            }
-            Some(("torch._utils._rebuild_tensor_v2", arguments)) => arguments,
-            Some((other, _)) => return Err(format!("is built by {other}, and not a plain tensor")),
-            None => return Err("is no tensor".to_owned()),
+    /// The names and tensors of the state dict: of the dictionary itself, or of one that it holds under a usual key.
+    fn entries(&self) -> Option<&[(Id, Id)]> {
+        let Value::Dict(root) = self.pickle.get(self.pickle.root) else {
+            return None;
         };
+        let has_tensor = |entries: &[(Id, Id)]| {
+            let mut values = entries.iter().map(|&(_, value)| value);
+            values.any(|value| self.arguments(value).is_ok())
+        };
+        if has_tensor(root) {
+            return Some(root);
+        }
+        let nested = STATE_DICT_KEYS.iter().find_map(|wanted| {
+            let mut entries = root.iter();
+            let (_, value) = entries.find(|(key, _)| self.pickle.str(*key) == Some(wanted))?;
+            match self.pickle.get(*value) {
+                Value::Dict(entries) if has_tensor(entries) => Some(&entries[..]),
+                _ => None,
+            }
+        });
+        // An empty dictionary is a state dict, too: what is missing is said by whoever needs it.
+        nested.or(root.is_empty().then_some(&root[..]))
+    }
+
+    /// The arguments of `_rebuild_tensor_v2(storage, offset, size, stride, …)`, possibly wrapped in a parameter.
+    fn arguments(&self, mut id: Id) -> Result<&[Id], String> {
+        // A parameter holds a tensor, and no other parameter.
+        for _ in 0..2 {
+            match self.pickle.call(id) {
+                Some(("torch._utils._rebuild_tensor_v2", arguments)) => return Ok(arguments),
+                Some(("torch._utils._rebuild_parameter", [tensor, ..])) => id = *tensor,
+                Some((other, _)) => {
+                    return Err(format!("is built by {other}, and not a plain tensor"));
+                }
+                None => break,
+            }
+        }
+        Err("is no tensor".to_owned())
+    }
+
+    fn tensor(&self, name: &str, id: Id) -> Result<TensorRange, Refused> {
+        let pickle = self.pickle;
+        let arguments = self.arguments(id).map_err(Refused::NoWeights)?;
         let [storage, offset, shape, strides, ..] = arguments else {
-            return Err("is a tensor with missing fields".to_owned());
+            return Err("is a tensor with missing fields".into());
         };
         let (dtype, start, storage_bytes) = self.storage(*storage)?;
         let offset = pickle.int(*offset).ok_or("has no valid offset")?;
         let shape = self.sizes(*shape).ok_or("has no valid shape")?;
         let strides = self.sizes(*strides).ok_or("has no valid strides")?;
-        if !is_contiguous(&shape, &strides) {
-            return Err("is not contiguous: call .contiguous() on it before saving".to_owned());
+        if shape.len() != strides.len() {
+            return Err("has another number of strides than of dimensions".into());
         }
-        let elements = shape
-            .iter()
-            .try_fold(1u64, |product, &size| product.checked_mul(size as u64));
-        let end = elements
-            .and_then(|elements| elements.checked_add(offset))
-            .and_then(|end| end.checked_mul(dtype.bytes()))
-            .filter(|&end| end <= storage_bytes);
-        if end.is_none() {
-            return Err("reaches past the end of its storage".to_owned());
-        }
-        Ok(TensorRange {
+        let tensor = TensorRange {
             name: name.to_owned(),
             dtype,
             shape,
+            strides,
             file: Arc::clone(&self.path),
-            offset: start + offset * dtype.bytes(),
-        })
+            offset: offset
+                .checked_mul(dtype.bytes())
+                .and_then(|offset| offset.checked_add(start))
+                .ok_or("reaches past the end of its storage")?,
+        };
+        match tensor.end() {
+            Some(end) if end <= start + storage_bytes => Ok(tensor),
+            _ => Err("reaches past the end of its storage".into()),
+        }
     }
 
     /// `('storage', torch.FloatStorage, key, location, elements)`: dtype, first byte, bytes.
-    fn storage(&self, id: Id) -> Result<(Dtype, u64, u64), String> {
+    fn storage(&self, id: Id) -> Result<(Dtype, u64, u64), Refused> {
         let pickle = self.pickle;
         let Value::Persistent(id) = pickle.get(id) else {
-            return Err("has no storage".to_owned());
+            return Err("has no storage".into());
         };
         let Some([_, kind, key, ..]) = pickle.tuple(*id) else {
-            return Err("has a storage without a key".to_owned());
+            return Err("has a storage without a key".into());
         };
         let dtype = match pickle.get(*kind) {
             Value::Global(name) => match name.as_str() {
@@ -182,14 +231,20 @@ impl StateDict<'_> {
                 "torch.HalfStorage" => Dtype::F16,
                 "torch.BFloat16Storage" => Dtype::Bf16,
                 "torch.CharStorage" => Dtype::I8,
-                other => return Err(format!("is a {other}: weights are f32, f16 or bf16")),
+                other => {
+                    let reason = format!("is of {other}: weights are f32, f16 or bf16");
+                    return Err(Refused::NoWeights(reason));
+                }
             },
-            _ => return Err("has a storage without a type".to_owned()),
+            _ => return Err("has a storage without a type".into()),
         };
         let key = pickle.str(*key).ok_or("has a storage without a key")?;
         let record = self.records.get(&format!("data/{key}"));
-        let &(start, bytes) = record
-            .ok_or_else(|| format!("refers to storage {key}, which is missing or compressed"))?;
+        let &(start, bytes) = record.ok_or_else(|| {
+            Refused::Invalid(format!(
+                "refers to storage {key}, which is missing or compressed"
+            ))
+        })?;
         Ok((dtype, start, bytes))
     }
 
@@ -199,15 +254,4 @@ impl StateDict<'_> {
             .map(|&item| Some(self.pickle.int(item)? as usize))
             .collect()
     }
-}
-
-/// Row-major without gaps; the stride of a dimension of one element means nothing.
-fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
-    let mut expected: usize = 1;
-    shape.len() == strides.len()
-        && shape.iter().zip(strides).rev().all(|(&size, &stride)| {
-            let fits = size == 1 || stride == expected;
-            expected = expected.saturating_mul(size);
-            fits
-        })
 }

@@ -8,7 +8,7 @@ use checkpoint::Dtype;
 use cudarc::driver::{result as driver, sys};
 use gpt2::Gpt2;
 
-use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml};
+use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, training};
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
@@ -216,6 +216,17 @@ impl Platform for Cuda {
         bring: &mut BringLayer<'_, Self>,
     ) -> Result<Vec<f32>, Error> {
         forward::logits(model, tokens, device, bring)
+    }
+
+    fn train(
+        model: Gpt2<Self>,
+        tokens: &[i32],
+        steps: usize,
+        learning_rate: f64,
+        device: &CudaDevice,
+        told: &mut dyn FnMut(f32),
+    ) -> Result<(), Error> {
+        training::train(model, tokens, steps, learning_rate, device, told)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Host memory: Burn's flex backend.
 
 use burn::tensor::quantization::QuantScheme;
-use burn::tensor::{Bytes, DType, Tensor, TensorData, TensorPrimitive};
-use burn_flex::{Flex, FlexDevice, FlexQTensor, FlexTensor};
+use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData, TensorPrimitive};
+use burn_flex::{Flex, FlexDevice, FlexQTensor, FlexTensor, Layout};
 use checkpoint::Dtype;
 use gpt2::Gpt2;
 
-use super::{BringLayer, Filling, Platform, forward, pages};
+use super::{BringLayer, Filling, Platform, forward, pages, training};
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
@@ -63,6 +63,18 @@ impl Platform for Flex {
         Tensor::from_primitive(TensorPrimitive::QFloat(matrix))
     }
 
+    fn strided(
+        memory: Bytes,
+        shape: [usize; 2],
+        strides: [usize; 2],
+        dtype: DType,
+    ) -> Tensor<Self, 2> {
+        let strides = strides.map(|stride| stride as isize).to_vec();
+        let layout = Layout::new(Shape::new(shape), strides, 0);
+        let tensor = FlexTensor::new(memory, layout, dtype);
+        Tensor::from_primitive(TensorPrimitive::Float(tensor))
+    }
+
     fn staging_buffer(_: &FlexDevice, bytes: usize) -> Bytes {
         Bytes::from_elems(vec![0u8; bytes])
     }
@@ -83,6 +95,17 @@ impl Platform for Flex {
         bring: &mut BringLayer<'_, Self>,
     ) -> Result<Vec<f32>, Error> {
         forward::logits(model, tokens, device, bring)
+    }
+
+    fn train(
+        model: Gpt2<Self>,
+        tokens: &[i32],
+        steps: usize,
+        learning_rate: f64,
+        device: &FlexDevice,
+        told: &mut dyn FnMut(f32),
+    ) -> Result<(), Error> {
+        training::train(model, tokens, steps, learning_rate, device, told)
     }
 }
 

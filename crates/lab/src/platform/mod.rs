@@ -12,12 +12,13 @@ pub(crate) mod nvml;
 mod pages;
 #[cfg(feature = "cubecl")]
 mod recycled;
+mod training;
 #[cfg(feature = "vulkan")]
 pub(crate) mod vulkan;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::quantization::QuantScheme;
-use burn::tensor::{Bytes, Tensor};
+use burn::tensor::{Bytes, DType, Tensor};
 use checkpoint::Dtype;
 use gpt2::Gpt2;
 
@@ -91,6 +92,18 @@ pub trait Platform: Backend {
         scheme: QuantScheme,
     ) -> Tensor<Self, 2>;
 
+    /// A matrix `[rows, columns]` over memory that holds it with these strides, in elements; it is copied nowhere. On
+    /// unified memory alone.
+    fn strided(
+        memory: Bytes,
+        shape: [usize; 2],
+        strides: [usize; 2],
+        dtype: DType,
+    ) -> Tensor<Self, 2> {
+        let _ = (memory, shape, strides, dtype);
+        unreachable!("a device with memory of its own cannot use the host's")
+    }
+
     /// Creates buffers of these sizes and writes them in pieces of `piece_bytes`, with nothing between this
     /// program and the driver: a bound for what an upload can reach. `None` where nobody has written that.
     ///
@@ -124,6 +137,21 @@ pub trait Platform: Backend {
         device: &Self::Device,
         bring: &mut BringLayer<'_, Self>,
     ) -> Result<Vec<f32>, Error>;
+
+    /// Trains all parameters of a model with AdamW on one sequence of at least two token ids, by the mean cross-entropy of
+    /// each token after those before it. `told` hears it before each step, and after the last.
+    ///
+    /// # Errors
+    ///
+    /// If the device reports one.
+    fn train(
+        model: Gpt2<Self>,
+        tokens: &[i32],
+        steps: usize,
+        learning_rate: f64,
+        device: &Self::Device,
+        told: &mut dyn FnMut(f32),
+    ) -> Result<(), Error>;
 
     /// Looks at who uses the device: called once before [`Platform::open`], and kept until the run has ended.
     fn watch_driver(index: usize) -> Option<Box<dyn DriverView>> {

@@ -8,7 +8,7 @@ use checkpoint::Dtype;
 use gpt2::Gpt2;
 use wgpu::DeviceType;
 
-use super::{BringLayer, Platform, cubecl, forward};
+use super::{BringLayer, Platform, cubecl, forward, training};
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
@@ -110,6 +110,17 @@ impl Platform for Vulkan {
         bring: &mut BringLayer<'_, Self>,
     ) -> Result<Vec<f32>, Error> {
         forward::logits(model, tokens, device, bring)
+    }
+
+    fn train(
+        model: Gpt2<Self>,
+        tokens: &[i32],
+        steps: usize,
+        learning_rate: f64,
+        device: &WgpuDevice,
+        told: &mut dyn FnMut(f32),
+    ) -> Result<(), Error> {
+        training::train(model, tokens, steps, learning_rate, device, told)
     }
 
     fn bare_upload(

@@ -1,0 +1,435 @@
+//! What others call the model's tensors, and how they keep them.
+//!
+//! A layout is a TOML file; the built-in ones lie beside this source. It says of each tensor of the model which tensor of the
+//! file it is, or which part of one:
+//!
+//! ```toml
+//! name = "mine"
+//! prefixes = ["model."]                 # what may stand before every name
+//! ignored = ["h.{layer}.attn.bias"]     # what is no weight
+//!
+//! [tensors]
+//! "tok_emb.weight" = "wte.weight"
+//! "trf_blocks.{layer}.att.W_query.weight" = { from = "h.{layer}.attn.c_attn.weight", transposed = true, part = 1, of = 3 }
+//! "out_head.weight" = ["lm_head.weight", "wte.weight"]          # the first that is there
+//! ```
+//!
+//! `transposed` is for matrices that are kept `[inputs, outputs]`; `part` counts from 1, along the outputs. Nothing is moved
+//! for any of it: a transposed matrix is a byte range with other strides ([`TensorRange::transposed`]).
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use checkpoint::{Checkpoint, TensorRange};
+use serde::Deserialize;
+
+use crate::Error;
+
+const BUILT_IN: [&str; 3] = [
+    include_str!("book.toml"),
+    include_str!("hugging-face.toml"),
+    include_str!("burn.toml"),
+];
+/// What PyTorch's wrappers put before every name.
+const WRAPPERS: [&str; 3] = ["", "module.", "_orig_mod."];
+/// Stands for a layer's number in names.
+const LAYER: &str = "{layer}";
+
+/// The layouts that a checkpoint may be in.
+#[derive(Debug, Clone)]
+pub struct Layouts(Vec<Layout>);
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layout {
+    name: String,
+    #[serde(default)]
+    prefixes: Vec<String>,
+    #[serde(default)]
+    ignored: Vec<String>,
+    /// By the model's own names, which are the book's.
+    tensors: BTreeMap<String, Sources>,
+}
+
+const SOURCE: &str = "the name of a tensor, { from = \"name\", transposed = true, part = 1, of = 3 }, or a list of such";
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a source must be a name, a table with `from`, or a list of those"
+)]
+enum Sources {
+    One(Source),
+    FirstOf(Vec<Source>),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Source {
+    Whole(String),
+    Part(Part),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    from: String,
+    #[serde(default)]
+    transposed: bool,
+    #[serde(default = "one")]
+    part: usize,
+    #[serde(default = "one")]
+    of: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// A checkpoint whose tensors bear the model's own names.
+#[derive(Debug, Clone)]
+pub struct Named {
+    /// What was found of the model, and what is unexpected, under its own name.
+    pub checkpoint: Checkpoint,
+    /// The layout it is in.
+    pub layout: String,
+    /// What the file calls each tensor of the model that is there or should be.
+    pub sources: BTreeMap<String, String>,
+    /// Entries that are no weights, and known as such.
+    pub ignored: Vec<String>,
+    /// Tensors that the layout does not know: names and shapes.
+    pub unexpected: Vec<(String, Vec<usize>)>,
+}
+
+impl Named {
+    /// Whether every tensor lies in the file under the model's own name, and as a parameter holds it.
+    pub fn is_own(&self) -> bool {
+        let tensors = self.checkpoint.tensors().iter();
+        let mut known = tensors.filter(|tensor| self.sources.contains_key(&tensor.name));
+        known.all(|tensor| self.sources[&tensor.name] == tensor.name && tensor.is_contiguous())
+    }
+}
+
+impl Layouts {
+    /// The book's, Hugging Face's and Burn's own.
+    pub fn built_in() -> Layouts {
+        let parse =
+            |text| toml::from_str(text).expect("built-in layouts are valid: a test parses them");
+        Layouts(BUILT_IN.map(parse).to_vec())
+    }
+
+    /// One layout, of a file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or is no layout.
+    pub fn read(path: &Path) -> Result<Layouts, Error> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, &error))?;
+        let wrong = |reason: String| Error::Setup(format!("{}: {reason}", path.display()));
+        let layout: Layout = toml::from_str(&text).map_err(|error| {
+            wrong(format!(
+                "is no layout: {error}\nwhat a tensor is made of: {SOURCE}"
+            ))
+        })?;
+        let parts = layout.tensors.values().flat_map(Sources::all);
+        for source in parts {
+            if let Source::Part(Part { from, part, of, .. }) = source
+                && !(1..=*of).contains(part)
+            {
+                return Err(wrong(format!("`{from}` has no part {part} of {of}")));
+            }
+        }
+        Ok(Layouts(vec![layout]))
+    }
+
+    /// Opens a checkpoint, and finds the layout in which most of it is the model's.
+    ///
+    /// # Errors
+    ///
+    /// If the checkpoint is missing or invalid, or in none of the layouts.
+    pub fn open(&self, path: &Path) -> Result<Named, Error> {
+        let checkpoint = Checkpoint::open(path)?;
+        let mut best: Option<Match> = None;
+        for layout in &self.0 {
+            for prefix in layout.all_prefixes() {
+                let found = layout.find(&checkpoint, &prefix);
+                let is_better = best.as_ref().is_none_or(|best| found.rank() > best.rank());
+                if is_better {
+                    best = Some(found);
+                }
+            }
+        }
+        let found = best.filter(|best| best.tensors.len() > 1);
+        found
+            .ok_or_else(|| self.unknown(&checkpoint))?
+            .apply(checkpoint)
+    }
+
+    fn unknown(&self, checkpoint: &Checkpoint) -> Error {
+        let layouts: Vec<&str> = self.0.iter().map(|layout| &*layout.name).collect();
+        let names = checkpoint.tensors().iter().take(3);
+        let names: Vec<String> = names.map(|tensor| format!("`{}`", tensor.name)).collect();
+        let reason = match names.is_empty() {
+            true => "holds no tensors".to_owned(),
+            false => format!(
+                "its {} tensors ({}, …) are named as in no layout of GPT-2 that is known here ({}): describe yours in \
+                 a layout file (--layout)",
+                checkpoint.tensors().len(),
+                names.join(", "),
+                layouts.join(", ")
+            ),
+        };
+        Error::Setup(format!("{}: {reason}", checkpoint.path().display()))
+    }
+}
+
+impl Sources {
+    fn all(&self) -> &[Source] {
+        match self {
+            Sources::One(source) => std::slice::from_ref(source),
+            Sources::FirstOf(sources) => sources,
+        }
+    }
+}
+
+impl Source {
+    fn from(&self) -> &str {
+        match self {
+            Source::Whole(from) | Source::Part(Part { from, .. }) => from,
+        }
+    }
+
+    /// What this makes of the file's tensor; `None` where its shape does not allow that.
+    fn of(&self, tensor: TensorRange) -> Option<TensorRange> {
+        let Source::Part(part) = self else {
+            return Some(tensor);
+        };
+        let tensor = match (part.transposed, tensor.shape.len()) {
+            (false, _) => tensor,
+            (true, 2) => tensor.transposed(),
+            (true, _) => return None,
+        };
+        let rows = *tensor.shape.first()?;
+        if part.of == 1 {
+            return Some(tensor);
+        }
+        let height = rows.is_multiple_of(part.of).then_some(rows / part.of)?;
+        Some(tensor.narrowed((part.part - 1) * height..part.part * height))
+    }
+}
+
+/// What a layout finds in a checkpoint.
+struct Match {
+    layout: String,
+    tensors: Vec<TensorRange>,
+    sources: BTreeMap<String, String>,
+    ignored: Vec<String>,
+    unexpected: Vec<TensorRange>,
+}
+
+impl Match {
+    /// More of the model is better, and less that is not of it.
+    fn rank(&self) -> (usize, isize) {
+        (self.tensors.len(), -(self.unexpected.len() as isize))
+    }
+
+    fn apply(self, checkpoint: Checkpoint) -> Result<Named, Error> {
+        let unexpected = self.unexpected.iter();
+        let unexpected = unexpected.map(|tensor| (tensor.name.clone(), tensor.shape.clone()));
+        let unexpected = unexpected.collect();
+        let mut tensors = self.tensors;
+        // In the order of the file, as loaders that follow it expect.
+        let order: BTreeMap<_, _> = checkpoint
+            .tensors()
+            .iter()
+            .enumerate()
+            .map(|(place, tensor)| ((tensor.file.clone(), tensor.offset), place))
+            .collect();
+        tensors.sort_by_key(|tensor| {
+            let at = order
+                .range(..=(tensor.file.clone(), tensor.offset))
+                .next_back();
+            (at.map(|(_, place)| *place), tensor.offset)
+        });
+        tensors.extend(self.unexpected);
+        Ok(Named {
+            checkpoint: checkpoint.with_tensors(tensors)?,
+            layout: self.layout,
+            sources: self.sources,
+            ignored: self.ignored,
+            unexpected,
+        })
+    }
+}
+
+impl Layout {
+    fn all_prefixes(&self) -> Vec<String> {
+        let own = std::iter::once("").chain(self.prefixes.iter().map(|prefix| &**prefix));
+        own.flat_map(|own| WRAPPERS.map(|wrapper| format!("{wrapper}{own}")))
+            .collect()
+    }
+
+    fn find(&self, checkpoint: &Checkpoint, prefix: &str) -> Match {
+        // A head stands outside of what the prefix is for.
+        let wrapper = WRAPPERS
+            .iter()
+            .rev()
+            .find(|wrapper| prefix.starts_with(**wrapper));
+        let wrapper = wrapper.copied().unwrap_or("");
+        let written = |name: &str| {
+            let prefixes = [prefix, wrapper].into_iter();
+            let mut names = prefixes.map(move |prefix| format!("{prefix}{name}"));
+            names.find(|name| checkpoint.find(name).is_some())
+        };
+        let others = checkpoint.others().iter().map(|other| &*other.name);
+        let tensors = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
+        let names: Vec<&str> = tensors.chain(others).collect();
+        let bare = |name: &'_ str| -> String {
+            let bare = name.strip_prefix(prefix).or(name.strip_prefix(wrapper));
+            bare.unwrap_or(name).to_owned()
+        };
+
+        let sources = || self.tensors.values().flat_map(Sources::all);
+        let patterns: HashSet<&str> = sources().map(Source::from).collect();
+        let layers = names.iter().flat_map(|name| {
+            let name = bare(name);
+            let numbers = patterns.iter().map(move |pattern| layer_of(pattern, &name));
+            numbers.flatten().collect::<Vec<_>>()
+        });
+        // A layer has a tensor of its own: more layers than tensors is a name that lies.
+        let layers = layers.filter(|layer| *layer < names.len()).max();
+        let layers = layers.map_or(0, |last| last + 1);
+
+        let mut found = Match {
+            layout: self.name.clone(),
+            tensors: Vec::new(),
+            sources: BTreeMap::new(),
+            ignored: Vec::new(),
+            unexpected: Vec::new(),
+        };
+        let mut used = HashSet::new();
+        for (name, sources) in &self.tensors {
+            let numbers = match name.contains(LAYER) {
+                true => 0..layers,
+                false => 0..1,
+            };
+            for layer in numbers {
+                let number = layer.to_string();
+                let own = name.replace(LAYER, &number);
+                let mut wanted = None;
+                let tensor = sources.all().iter().find_map(|source| {
+                    let from = source.from().replace(LAYER, &number);
+                    let written = written(&from);
+                    wanted.get_or_insert_with(|| format!("{prefix}{from}"));
+                    let written = written?;
+                    let tensor = source.of(checkpoint.find(&written)?.clone())?;
+                    wanted = Some(written.clone());
+                    used.insert(written);
+                    Some(tensor)
+                });
+                found
+                    .sources
+                    .insert(own.clone(), wanted.unwrap_or_default());
+                if let Some(mut tensor) = tensor {
+                    tensor.name = own;
+                    found.tensors.push(tensor);
+                }
+            }
+        }
+        let is_ignored = |name: &str| {
+            let name = bare(name);
+            let mut patterns = self.ignored.iter();
+            patterns.any(|pattern| *pattern == name || layer_of(pattern, &name).is_some())
+        };
+        for tensor in checkpoint.tensors() {
+            match (used.contains(&tensor.name), is_ignored(&tensor.name)) {
+                (true, _) => {}
+                (false, true) => found.ignored.push(tensor.name.clone()),
+                (false, false) => found.unexpected.push(tensor.clone()),
+            }
+        }
+        // What is neither ignored nor a tensor is named where it is asked for.
+        let others = checkpoint.others().iter();
+        let ignored = others.filter(|other| is_ignored(&other.name));
+        found
+            .ignored
+            .extend(ignored.map(|other| other.name.clone()));
+        found
+    }
+}
+
+/// The number that stands where `pattern` has a layer's.
+fn layer_of(pattern: &str, name: &str) -> Option<usize> {
+    let (before, behind) = pattern.split_once(LAYER)?;
+    let number = name.strip_prefix(before)?.strip_suffix(behind)?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| number.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use gpt2::Size;
+
+    use super::*;
+
+    #[test]
+    fn built_in_layouts_say_of_every_tensor_of_the_model_where_it_lies() {
+        let size: Size = "v257-c64-e48-l1-h4".parse().unwrap();
+        for layout in &Layouts::built_in().0 {
+            let named: Vec<String> = layout
+                .tensors
+                .keys()
+                .map(|name| name.replace(LAYER, "0"))
+                .collect();
+            for spec in size.config().tensors() {
+                assert!(named.contains(&spec.name), "{}: {}", layout.name, spec.name);
+            }
+            assert_eq!(
+                named.len(),
+                size.config().tensors().len(),
+                "{}",
+                layout.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_layout_that_is_none_is_told_with_what_is_expected() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        for (text, expected) in [
+            (
+                "name = 'a'\n[tensors]\n'tok_emb.weight' = 3",
+                "a source must be a name",
+            ),
+            ("name = 'a'\ntensor = {}", "unknown field `tensor`"),
+            (
+                "name = 'a'\n[tensors]\na = { from = 'b', part = 4, of = 3 }",
+                "no part 4 of 3",
+            ),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Layouts::read(&path).unwrap_err().to_string();
+            assert!(
+                error.contains(expected) && error.contains("mine.toml"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_layers_number_is_read_and_nothing_else_is_one() {
+        assert_eq!(
+            layer_of("h.{layer}.ln_1.weight", "h.12.ln_1.weight"),
+            Some(12)
+        );
+        for name in [
+            "h..ln_1.weight",
+            "h.+1.ln_1.weight",
+            "h.99999999999999999999.ln_1.weight",
+            "h.1.ln_2.weight",
+        ] {
+            assert_eq!(layer_of("h.{layer}.ln_1.weight", name), None, "{name}");
+        }
+    }
+}
