@@ -38,6 +38,11 @@ fn cases() -> Vec<(PathBuf, PathBuf, Case)> {
     cases
 }
 
+fn case(name: &str) -> (PathBuf, PathBuf, Case) {
+    let mut cases = cases().into_iter();
+    cases.find(|(folder, ..)| folder.ends_with(name)).unwrap()
+}
+
 /// One file, or the index of several.
 fn checkpoint_in(folder: &Path) -> PathBuf {
     let names = [
@@ -94,7 +99,9 @@ fn every_experiment_computes_pytorchs_logits_from_every_checkpoint() {
             let error: f64 = row["logits_error"].parse().unwrap();
             let allowed = match (&*case.dtype, &*experiment) {
                 (_, "quantized" | "prequantized") => 5e-2,
-                ("f32", "half" | "half:bf16") => 2e-2,
+                ("f32", "half") => 2e-2,
+                // Every weight loses 16 bits here, and none where the checkpoint is of bf16.
+                ("f32", "half:bf16") => 4e-2,
                 ("f32", _) => 1e-4,
                 _ => 2e-2,
             };
@@ -189,17 +196,18 @@ fn a_checkpoint_in_another_form_is_still_the_same_weights() {
 
 #[test]
 fn what_any_experiment_loads_can_be_trained() {
-    let (_, checkpoint, case) = cases().remove(0);
+    // One with transposed matrices and a tied head.
+    let (_, checkpoint, case) = case("hf-tied-safetensors");
     let place = Place::new();
     let mut trained = 0;
-    let listed = String::from_utf8(place.run(&["list"]).stdout).unwrap();
-    let names = listed
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
-    let known: Vec<&str> = names
-        .filter(|name| !name.starts_with("floor") && *name != "init-only")
-        .collect();
-    for experiment in known {
+    place.write(
+        "m.toml",
+        "[matrix]\nexperiments = ['all']\nsizes = ['v9-c8-e4-l1-h2']\ndevices = ['flex']\nrepeats = 1\n",
+    );
+    place.run_manifest(&[]);
+    let rows = place.rows();
+    let experiments = rows.iter().map(|row| &*row["experiment"]);
+    for experiment in experiments.filter(|name| *name != "init-only") {
         let args = [
             "finetune",
             "--checkpoint",
@@ -215,9 +223,6 @@ fn what_any_experiment_loads_can_be_trained() {
         ];
         let output = place.run(&args);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if said.contains("unknown experiment") {
-            continue; // A line of the listing that is no experiment's.
-        }
         if experiment.ends_with("quantized") {
             assert!(
                 said.contains("a quantised model cannot be trained"),
@@ -299,10 +304,7 @@ fn missing_unexpected_and_misshapen_tensors_are_told_together_with_the_nearest_n
 #[test]
 fn what_is_unexpected_is_skipped_where_that_is_asked_for() {
     let place = Place::new();
-    let (_, checkpoint, case) = cases()
-        .into_iter()
-        .find(|(folder, ..)| folder.ends_with("hf-without-prefix"))
-        .unwrap();
+    let (_, checkpoint, case) = case("hf-without-prefix");
     // A layout that does not know the last layer norm's shift of the first layer would miss it; one more tensor in the file
     // is what others have.
     let bytes = std::fs::read(&checkpoint).unwrap();

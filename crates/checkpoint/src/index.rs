@@ -328,19 +328,19 @@ impl TensorRange {
             ));
         }
         let bytes = |elements: u64| elements.checked_mul(self.dtype.bytes());
-        // In memory it has more elements than in the file where a stride is 0.
+        // In memory it has more elements than in the file where a stride is 0, but not without end.
         let in_memory = self
             .shape
             .iter()
             .try_fold(1u64, |elements, &size| elements.checked_mul(size as u64))
             .and_then(bytes)
-            .filter(|&bytes| bytes <= isize::MAX as u64);
+            .filter(|&bytes| bytes <= length);
         match self.end().filter(|_| in_memory.is_some()) {
             Some(end) if end <= length => Ok(()),
             Some(end) => refused(format!(
                 "tensor `{name}` ends at byte {end}, and the file at {length}: it is truncated",
             )),
-            None => refused(format!("tensor `{name}` is larger than any file")),
+            None => refused(format!("tensor `{name}` is larger than its file")),
         }
     }
 }

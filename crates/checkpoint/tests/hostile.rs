@@ -162,7 +162,7 @@ fn tensors_that_reach_out_of_their_storage_are_refused_whatever_their_shape_and_
     assert_eq!(open(0, &[4, 4], &[4, 1]), Ok(()));
     assert_eq!(open(0, &[4, 4], &[1, 4]), Ok(()));
     assert_eq!(open(1, &[2, 2], &[8, 1]), Ok(()));
-    assert_eq!(open(15, &[1000], &[0]), Ok(()));
+    assert_eq!(open(15, &[100], &[0]), Ok(()));
     let most = i64::MAX as u64;
     for (offset, shape, strides) in [
         (1, &[4, 4][..], &[4, 1][..]),

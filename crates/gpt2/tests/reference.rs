@@ -76,14 +76,3 @@ fn forward_gives_pytorchs_logits_with_the_vocabulary_tables_in_shards() {
     // 100 rows of 48: three shards of 86, 86 and 85 rows.
     assert_matches_pytorch(&logits(100 * 48));
 }
-
-#[test]
-fn the_masks_in_the_state_dict_are_told_and_left_out() {
-    let checkpoint = fixture("tiny.pth");
-    assert_eq!(
-        checkpoint.ignored(),
-        ["trf_blocks.0.att.mask", "trf_blocks.1.att.mask"]
-    );
-    let config = SIZE.parse::<Size>().unwrap().config();
-    assert_eq!(checkpoint.tensors().len(), config.tensors().len());
-}

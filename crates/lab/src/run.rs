@@ -244,7 +244,8 @@ pub fn read_model(
         let spec = &parameter.spec;
         let tensor = checkpoint.tensor(&spec.name, &spec.shape)?;
         let data = read_rows(tensor, 0..spec.shape[0])?;
-        parameter.assign(vec![Tensor::from_data(data, &device)]);
+        let dtype = data.dtype;
+        parameter.assign(vec![Tensor::from_data(data, (&device, dtype))]);
     }
     Ok(model)
 }

@@ -90,7 +90,7 @@ impl<E: Experiment> devices::OnBackend for Usage<'_, E> {
         let dtype = kept.dtype(spec.dtype);
         let device = open_device::<B>(spec, dtype)?;
         let start = Instant::now();
-        let clock = Recorder::clock();
+        let clock = Recorder::clock;
         let mut run = run_of::<B>(spec, target.variant, dtype, device.clone(), clock)?;
         if matches!(task, Task::FineTune { .. }) {
             // Every layer is changed by a step.

@@ -82,10 +82,12 @@ pub(crate) fn casts<B: Platform>(
 
 /// Reads every parameter back, as floats, and compares it with the checkpoint's: matrices to half a step of the block
 /// that an element is in (or, where the checkpoint is quantised itself, with what it stands for), vectors to the bit.
+/// `dtype` is that of the floats.
 pub(crate) fn quantised<B: Platform>(
     model: &mut Gpt2<B>,
     config: &Config,
     checkpoint: &Checkpoint,
+    dtype: Dtype,
     bring: &mut BringLayer<'_, B>,
 ) -> Result<(), Error> {
     for_each_tensor(model, config, bring, |tensor| {
@@ -99,12 +101,12 @@ pub(crate) fn quantised<B: Platform>(
         for shard in &tensor.shards {
             let mut found: Vec<f32> = Vec::new();
             B::read_back(shard.value(), &mut |piece| {
-                extend_as_f32(&mut found, Dtype::F32, piece);
+                extend_as_f32(&mut found, dtype, piece);
             })?;
             let mut found = &found[..];
             for start in shard.rows.clone().step_by(rows_per_step) {
                 let rows = start..shard.rows.end.min(start + rows_per_step);
-                let expected = Expected::read(checkpoint, source, rows, block)?;
+                let expected = Expected::read(checkpoint, source, rows, block, dtype)?;
                 let (here, rest) = found.split_at(expected.floats.len());
                 expected.compare(here, block).map_err(|(found, wanted)| {
                     Error::Verification(format!(
@@ -131,14 +133,21 @@ impl Expected {
         source: &TensorRange,
         rows: std::ops::Range<usize>,
         block: usize,
+        dtype: Dtype,
     ) -> Result<Expected, Error> {
         let floats = read_as_f32(source, rows.clone())?;
         if source.dtype != Dtype::I8 {
             let blocks = floats.chunks(block);
             let magnitudes =
                 blocks.map(|block| block.iter().fold(0f32, |most, value| most.max(value.abs())));
+            // What a block stands for is rounded once more where floats are halves.
+            let rounding = match dtype {
+                Dtype::F16 => 1.0 / 2048.0,
+                Dtype::Bf16 => 1.0 / 256.0,
+                Dtype::F32 | Dtype::I8 => 0.0,
+            };
             let tolerances = magnitudes
-                .map(|magnitude| 0.501 * scale_of(magnitude))
+                .map(|magnitude| 0.501 * scale_of(magnitude) + rounding * magnitude)
                 .collect();
             return Ok(Expected { floats, tolerances });
         }

@@ -36,26 +36,52 @@ impl AllocationController for MappedMemory {
 }
 
 impl<B: Platform> Run<B> {
-    /// Makes the map's pages, which hold the shard's rows of `tensor`, the shard's value: in the checkpoint's dtype, and
-    /// with its strides, where it lies in the file otherwise than a parameter does. On unified memory: elsewhere Burn
-    /// would copy it to the device.
+    /// A flat tensor whose memory is the map's pages, which hold rows of `tensor`, as they are stored. On unified memory:
+    /// elsewhere Burn would copy it to the device.
     ///
     /// # Errors
     ///
-    /// If the tensor does not begin at a multiple of its element's size in the file, as some writers leave it.
+    /// If the tensor does not begin at a multiple of its element's size in the file, as some writers leave it, or does not
+    /// lie in a row.
+    pub fn view(&self, tensor: &TensorRange, map: PrivateMap) -> Result<Tensor<B, 1>, Error> {
+        if !tensor.is_contiguous() {
+            return Err(self.no_view(tensor, "has gaps between its elements"));
+        }
+        let (memory, dtype) = self.memory_of(tensor, map)?;
+        let elements = memory.len() / tensor.dtype.bytes() as usize;
+        let data = TensorData::from_bytes(memory, [elements], dtype);
+        Ok(Tensor::from_data(data, (&self.device, dtype)))
+    }
+
+    /// Makes the map's pages, which hold the shard's rows of `tensor`, the shard's value. A matrix that lies in the file
+    /// otherwise than row by row becomes one with the file's strides.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::view`]; a vector must lie in a row.
     pub fn assign_view(
         &self,
         shard: ShardMut<'_, B>,
         tensor: &TensorRange,
         map: PrivateMap,
     ) -> Result<(), Error> {
+        match (&tensor.strides[..], &shard.shape()[..]) {
+            (&[down, along], &[rows, columns]) if !tensor.is_contiguous() => {
+                let (memory, dtype) = self.memory_of(tensor, map)?;
+                shard.assign_matrix(B::strided(memory, [rows, columns], [down, along], dtype));
+            }
+            _ => shard.assign(self.view(tensor, map)?),
+        }
+        self.recorder.mark();
+        Ok(())
+    }
+
+    /// A map as Burn's memory.
+    fn memory_of(&self, tensor: &TensorRange, map: PrivateMap) -> Result<(Bytes, DType), Error> {
         let (bytes, element) = (map.bytes().len(), tensor.dtype.bytes() as usize);
         if !map.bytes().as_ptr().addr().is_multiple_of(element) {
-            return Err(Error::Setup(format!(
-                "{}: a tensor's first byte is no multiple of {element}, so that it cannot be used where it lies: \
-                 write the file again with `harness prepare --from`, or use mmap-assign",
-                self.checkpoint.display()
-            )));
+            let why = format!("does not begin at a multiple of {element} bytes");
+            return Err(self.no_view(tensor, &why));
         }
         let dtype = match tensor.dtype {
             Dtype::F32 => DType::F32,
@@ -65,24 +91,15 @@ impl<B: Platform> Run<B> {
         };
         // SAFETY: all bytes of a map are initialised.
         let memory = unsafe { Bytes::from_controller(Box::new(MappedMemory(map)), bytes) };
-        match (tensor.is_contiguous(), &shard.shape()[..]) {
-            (false, &[rows, columns]) => {
-                let strides = [tensor.strides[0], tensor.strides[1]];
-                shard.assign_matrix(B::strided(memory, [rows, columns], strides, dtype));
-            }
-            (false, _) => {
-                return Err(Error::Setup(format!(
-                    "{}: `{}` has gaps between its elements, and cannot be used where it lies: use mmap-assign",
-                    self.checkpoint.display(),
-                    tensor.name
-                )));
-            }
-            (true, _) => {
-                let data = TensorData::from_bytes(memory, [bytes / element], dtype);
-                shard.assign(Tensor::from_data(data, &self.device));
-            }
-        }
-        self.recorder.mark();
-        Ok(())
+        Ok((memory, dtype))
+    }
+
+    fn no_view(&self, tensor: &TensorRange, why: &str) -> Error {
+        Error::Setup(format!(
+            "{}: `{}` {why}, so that it cannot be used where it lies: write the file again with `harness prepare \
+             --from`, or use mmap-assign",
+            self.checkpoint.display(),
+            tensor.name
+        ))
     }
 }

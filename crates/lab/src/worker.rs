@@ -125,13 +125,13 @@ pub(crate) fn target_of<E: Experiment, B: Platform>(
     Ok((target, E::keeps(target)))
 }
 
-/// What the experiment sees of the run.
+/// What the experiment sees of the run. The recorder is started last: what the rest takes is no part of a load.
 pub(crate) fn run_of<B: Platform>(
     spec: &RunSpec,
     variant: &'static str,
     dtype: Dtype,
     device: B::Device,
-    recorder: Recorder,
+    recorder: impl FnOnce() -> Recorder,
 ) -> Result<Run<B>, Error> {
     Ok(Run {
         config: spec.config,
@@ -146,7 +146,7 @@ pub(crate) fn run_of<B: Platform>(
             Some(path) => Layouts::read(path)?,
             None => Layouts::built_in(),
         },
-        recorder,
+        recorder: recorder(),
     })
 }
 
@@ -196,7 +196,7 @@ fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Err
     };
     let disturbances = Disturbances::watch(Process::Own);
     let pool_before = B::reset_pool_peak(&device);
-    let recorder = match spec.only_time {
+    let recorder = || match spec.only_time {
         true => Recorder::clock(),
         false => Recorder::start(instruments),
     };
@@ -402,7 +402,7 @@ impl<B: Platform> Verification<'_, B> {
             }
             Kept::Quantised => {
                 let checkpoint = run.open()?;
-                verify::quantised(model, &spec.config, &checkpoint, bring)
+                verify::quantised(model, &spec.config, &checkpoint, spec.dtype, bring)
             }
         }
     }

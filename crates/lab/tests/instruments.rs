@@ -90,6 +90,7 @@ fn run<E: Experiment>(backend: BackendKind, last_words: Option<PathBuf>) -> Outc
         qkv_bias: true,
     };
     let outcome = worker::execute::<E>(&RunSpec {
+        layout: None,
         config,
         variant: E::NAME.to_owned(),
         tuning: Tuning::default(),

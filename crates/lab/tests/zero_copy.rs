@@ -54,7 +54,7 @@ impl Experiment for InPlace {
             // SAFETY: nobody else writes to the file.
             let map = unsafe { PrivateMap::new(&checkpoint.tensors()[0], rows)? };
             map.populate();
-            run.view(map)
+            run.view(&checkpoint.tensors()[0], map)
         };
         let (small, large) = (view(0..1024)?, view(1024..ROWS)?);
         see();
@@ -95,6 +95,7 @@ fn a_write_copies_the_pages_that_it_writes_and_never_the_file() {
     let before = write_file(&path);
     *FILE.lock().unwrap() = Some(path.clone());
     let outcome = worker::execute::<InPlace>(&RunSpec {
+        layout: None,
         config: Config {
             vocabulary: 257,
             context: 64,

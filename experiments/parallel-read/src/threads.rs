@@ -63,9 +63,9 @@ fn in_place(
 }
 
 /// Into pieces of a ring; the loading thread, whose stream the device knows, sends each on as it is read.
-fn through_ring<B: Platform>(
+fn through_ring<'a, B: Platform>(
     run: &Run<B>,
-    sources: &[Source<'_>],
+    sources: &'a [Source<'a>],
     fillings: &mut [B::Filling],
     threads: usize,
     access: Access,
@@ -73,7 +73,7 @@ fn through_ring<B: Platform>(
     let depth = run.tuning.queue_depth.max(threads).max(1);
     let piece_bytes = (run.tuning.staging_bytes as usize / depth / 4096 * 4096).max(4096);
     let mut jobs = cut(sources, piece_bytes);
-    let (to_read, next) = mpsc::channel::<(Job<'_>, burn::tensor::Bytes)>();
+    let (to_read, next) = mpsc::channel::<(Job<'a>, burn::tensor::Bytes)>();
     let next = Mutex::new(next);
     let (read, arrived) = mpsc::channel();
     let work = |read: mpsc::Sender<_>| {
@@ -93,7 +93,7 @@ fn through_ring<B: Platform>(
             let read = read.clone();
             scope.spawn(|| work(read));
         }
-        let start = |job: Job<'_>| {
+        let start = |job: Job<'a>| {
             let bytes = (job.range.end - job.range.start) as usize;
             let piece = B::staging_buffer(&run.device, bytes);
             to_read.send((job, piece)).expect("the threads are there");

@@ -100,7 +100,7 @@ impl Ready {
 
     /// The format of a whole state dict: an imported file's own, where it is one.
     pub fn state_dict_format(&self, prepared: Format) -> Format {
-        match self.imported {
+        match &self.imported {
             Some(imported) if imported.format == Format::PerTensor => Format::Safetensors,
             Some(imported) => imported.format,
             None => prepared,

@@ -155,9 +155,7 @@ impl StateDict<'_> {
             let mut values = entries.iter().map(|&(_, value)| value);
             values.any(|value| self.arguments(value).is_ok())
         };
-        if has_tensor(root) {
-            return Some(root);
-        }
+        // What is saved beside a state dict may be tensors, too: a random generator's state.
         let nested = STATE_DICT_KEYS.iter().find_map(|wanted| {
             let mut entries = root.iter();
             let (_, value) = entries.find(|(key, _)| self.pickle.str(*key) == Some(wanted))?;
@@ -167,7 +165,7 @@ impl StateDict<'_> {
             }
         });
         // An empty dictionary is a state dict, too: what is missing is said by whoever needs it.
-        nested.or(root.is_empty().then_some(&root[..]))
+        nested.or((root.is_empty() || has_tensor(root)).then_some(&root[..]))
     }
 
     /// The arguments of `_rebuild_tensor_v2(storage, offset, size, stride, …)`, possibly wrapped in a parameter.

@@ -5,8 +5,8 @@ mod block;
 mod layers;
 mod slots;
 
-use burn::module::Module;
-use burn::tensor::backend::Backend;
+use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor};
 
 use crate::Config;
@@ -127,5 +127,22 @@ impl<B: Backend> Gpt2<B> {
                 after();
             }
         }
+    }
+}
+
+impl<B: AutodiffBackend> Gpt2<B> {
+    /// A loaded model, to be trained: on the backend with gradients, which every parameter gets. By `from_inner` alone none
+    /// would: what is loaded on a backend without gradients has lost the setting (burn-core 0.21, `Param::initialized`).
+    pub fn trainable(model: Gpt2<B::InnerBackend>) -> Self {
+        struct Gradients;
+        impl<B: Backend> ModuleMapper<B> for Gradients {
+            fn map_float<const D: usize>(
+                &mut self,
+                param: Param<Tensor<B, D>>,
+            ) -> Param<Tensor<B, D>> {
+                param.set_require_grad(true)
+            }
+        }
+        Gpt2::from_inner(model).map(&mut Gradients)
     }
 }

@@ -418,6 +418,25 @@ mod tests {
     }
 
     #[test]
+    fn the_masks_in_the_books_state_dict_are_told_and_left_out() {
+        let fixture = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../gpt2/tests/fixtures/tiny.pth"
+        );
+        let named = Layouts::built_in().open(Path::new(fixture)).unwrap();
+        assert_eq!(
+            named.ignored,
+            ["trf_blocks.0.att.mask", "trf_blocks.1.att.mask"]
+        );
+        let size: Size = "v257-c64-e48-l2-h4".parse().unwrap();
+        assert_eq!(
+            named.checkpoint.tensors().len(),
+            size.config().tensors().len()
+        );
+        assert!(named.is_own() && named.unexpected.is_empty());
+    }
+
+    #[test]
     fn a_layers_number_is_read_and_nothing_else_is_one() {
         assert_eq!(
             layer_of("h.{layer}.ln_1.weight", "h.12.ln_1.weight"),

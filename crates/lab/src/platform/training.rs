@@ -1,6 +1,5 @@
 //! Steps of training. Generic; each platform instantiates it once, in this crate.
 
-use burn::module::AutodiffModule;
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::Backend;
@@ -19,7 +18,7 @@ pub(super) fn train<B: Backend>(
     device: &B::Device,
     told: &mut dyn FnMut(f32),
 ) -> Result<(), Error> {
-    let mut model = Gpt2::<Autodiff<B>>::from_inner(model);
+    let mut model = Gpt2::<Autodiff<B>>::trainable(model);
     let mut optimizer = AdamWConfig::new().init();
     let length = tokens.len() - 1;
     let row = |tokens: &[i32]| TensorData::new(tokens.to_vec(), [length]);
