@@ -278,7 +278,7 @@ impl Execution<'_> {
         }
         let reference = match &self.options.reference {
             Some(given) => given.clone(),
-            None => reference(&ready)?,
+            None => reference(&ready, format)?,
         };
         let (checkpoint, layout) = match own {
             Some(imported) => (imported.path, imported.layout),

@@ -94,11 +94,11 @@ impl<'a> Supply<'a> {
 
 /// The reference logits of a checkpoint, computed once, in a process of its own: it takes the model's memory
 /// for a moment, which is not the harness's to keep.
-pub fn reference(ready: &Ready) -> Result<PathBuf, String> {
+pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
     let path = ready.reference();
     if !path.exists() {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let (checkpoint, layout) = ready.original();
+        let (checkpoint, layout) = ready.weights(format);
         let mut command = std::process::Command::new(program);
         command
             .arg("reference")

@@ -157,7 +157,7 @@ fn a_missing_truncated_or_foreign_checkpoint_fails_each_run_with_the_reason() {
         ("foreign.pth", "no checkpoint"),
         (
             &fixture("tiny-logits.safetensors"),
-            "no state dict of the book's GPT-2",
+            "named as in no layout of GPT-2",
         ),
     ] {
         let (said, code) = place.run_manifest(&["--checkpoint", file, "--only", "init-only,naive"]);

@@ -279,8 +279,10 @@ pub struct Registered {
     applies: fn(Target) -> Result<(), &'static str>,
     keeps: fn(Target) -> Kept,
     execute: fn(&RunSpec) -> Outcome,
-    put_to_use: fn(&RunSpec, &Task, &mut dyn FnMut(Told)) -> Result<(), Error>,
+    put_to_use: PutToUse,
 }
+
+type PutToUse = fn(&RunSpec, &Task, &mut dyn FnMut(Told)) -> Result<(), Error>;
 
 impl Registered {
     /// The experiment `E` and its variants.

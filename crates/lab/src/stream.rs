@@ -40,10 +40,26 @@ impl<B: Platform> Run<B> {
         tensor: &TensorRange,
         rows: Range<usize>,
     ) -> Result<Tensor<B, 1>, Error> {
-        let range = tensor.rows(rows);
+        let range = tensor.rows(rows.clone());
         let elements = (range.end - range.start) / tensor.dtype.bytes();
         self.enter(Phase::Materialise);
-        let mut filling = self.begin(elements as usize)?;
+        let filling = self.begin(elements as usize)?;
+        self.fill(reader, tensor, rows, filling)
+    }
+
+    /// [`Run::stream`] into a tensor that is begun already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::stream`].
+    pub fn fill(
+        &self,
+        reader: &mut Reader,
+        tensor: &TensorRange,
+        rows: Range<usize>,
+        mut filling: B::Filling,
+    ) -> Result<Tensor<B, 1>, Error> {
+        let range = tensor.rows(rows);
         self.enter(Phase::Read);
         if let Some(memory) = filling.memory() {
             reader.read(tensor, range.start, memory)?;

@@ -5,7 +5,7 @@
 //!  discrete    file ──read──▶ piece ──write──▶ parameter      the pieces of the staging buffer take turns
 //! ```
 //!
-//! What [`Run::stream_tensor`] does is in `crates/lab/src/stream.rs`: a device buffer of exactly the parameter's size
+//! What [`Run::fill`] does is in `crates/lab/src/stream.rs`: a device buffer of exactly the parameter's size
 //! is filled at offsets, past Burn's `from_data`, which would hold three times the tensor on the host.
 
 use gpt2::Gpt2;
@@ -27,9 +27,25 @@ impl Experiment for Streamed {
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         let mut model = run.lazy_model();
         let checkpoint = run.open()?;
+        let parameters = model.tensors_mut(&run.config);
+
+        // All of them first: to ask a device for memory waits for what it was given to do.
+        run.enter(Phase::Materialise);
+        let mut begun = Vec::new();
+        for parameter in &parameters {
+            for shard in &parameter.shards {
+                begun.push(run.begin(shard.shape().iter().product())?);
+            }
+        }
+
         let mut reader = run.reader();
-        for parameter in model.tensors_mut(&run.config) {
-            let loaded = run.stream_tensor(&mut reader, &checkpoint, &parameter)?;
+        let mut begun = begun.into_iter();
+        for parameter in parameters {
+            let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
+            let mut loaded = Vec::new();
+            for (shard, filling) in parameter.shards.iter().zip(begun.by_ref()) {
+                loaded.push(run.fill(&mut reader, tensor, shard.rows.clone(), filling)?);
+            }
             run.enter(Phase::Assign);
             parameter.assign(loaded);
         }

@@ -65,18 +65,13 @@ impl Ready {
         imported.filter(|imported| imported.format == format)
     }
 
-    /// What the weights are: the user's file and its layout, or a prepared checkpoint in any format that is there.
-    pub fn original(&self) -> (PathBuf, Option<&Path>) {
+    /// A checkpoint of the very weights, and its layout: the user's file, or the one in a format that a run reads.
+    pub fn weights(&self, format: Format) -> (PathBuf, Option<&Path>) {
         match &self.imported {
             Some(imported) => (imported.path.clone(), imported.layout.as_deref()),
-            None => {
-                let mut paths = Format::plain().map(|format| self.path(format));
-                let there = paths.find(|path| path.exists());
-                (
-                    there.unwrap_or_else(|| self.path(Format::Safetensors)),
-                    None,
-                )
-            }
+            // Computed of a plain checkpoint, whatever is made of it.
+            None if format.is_plain() => (self.path(format), None),
+            None => (self.path(self.plain_format()), None),
         }
     }
 

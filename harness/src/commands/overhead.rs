@@ -108,7 +108,7 @@ fn worker_args(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result
         Reads::StateDict | Reads::Nothing => Format::Safetensors,
     };
     store.prepare(&ready, format)?;
-    let reference = reference(&ready).map_err(anyhow::Error::msg)?;
+    let reference = reference(&ready, format).map_err(anyhow::Error::msg)?;
     Ok(WorkerArgs {
         experiment: name.to_owned(),
         size: args.size,

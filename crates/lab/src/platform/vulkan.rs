@@ -8,7 +8,7 @@ use checkpoint::Dtype;
 use gpt2::Gpt2;
 use wgpu::DeviceType;
 
-use super::{BringLayer, Platform, cubecl, forward, training};
+use super::{BringLayer, Platform, cubecl, forward, recycled, training};
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, MemoryModel};
@@ -99,8 +99,9 @@ impl Platform for Vulkan {
         cubecl::quantised(device, matrix, shape, scheme)
     }
 
-    fn staging_buffer(device: &WgpuDevice, bytes: usize) -> Bytes {
-        cubecl::staging::<WgpuRuntime>(device, bytes)
+    /// wgpu has no pinned memory.
+    fn staging_buffer(_: &WgpuDevice, bytes: usize) -> Bytes {
+        recycled::buffer(bytes)
     }
 
     fn logits(
