@@ -156,7 +156,14 @@ fn a_checkpoint_in_another_form_is_still_the_same_weights() {
     for (folder, checkpoint, case) in cases() {
         let place = Place::new();
         let prepare = |from: &str| {
-            let formats = ["safetensors", "pth", "per-tensor", "sharded", "burnpack"];
+            let formats = [
+                "safetensors",
+                "pth",
+                "per-tensor",
+                "sharded",
+                "sharded-pth",
+                "burnpack",
+            ];
             let mut args = vec!["prepare", "--from", from, "--size", &case.size];
             formats
                 .iter()
@@ -172,14 +179,14 @@ fn a_checkpoint_in_another_form_is_still_the_same_weights() {
             .skip(1)
             .filter(|line| !line.starts_with(' '))
             .collect();
-        assert_eq!(written.len(), 5, "{said}");
+        assert_eq!(written.len(), 6, "{said}");
         let digests = |of: &str| {
             let sidecar = place.path().join(of).with_file_name("digests.json");
             let sidecar = std::fs::read(sidecar).unwrap();
             let sidecar: serde_json::Value = serde_json::from_slice(&sidecar).unwrap();
             sidecar["digests"].clone()
         };
-        let original = digests(written[4]);
+        let original = digests(written[5]);
         assert!(original.as_object().unwrap().len() > 10);
         // Each of them, read again as somebody's own.
         for written in written {

@@ -44,10 +44,12 @@ impl<B: Platform> Run<B> {
         let elements = (range.end - range.start) / tensor.dtype.bytes();
         self.enter(Phase::Materialise);
         let filling = self.begin(elements as usize)?;
+        self.enter(Phase::Read);
         self.fill(reader, tensor, rows, filling)
     }
 
-    /// [`Run::stream`] into a tensor that is begun already.
+    /// [`Run::stream`] into a tensor that is begun already, and without entering a phase: its mark would wait for what is on
+    /// its way to the device.
     ///
     /// # Errors
     ///
@@ -60,7 +62,6 @@ impl<B: Platform> Run<B> {
         mut filling: B::Filling,
     ) -> Result<Tensor<B, 1>, Error> {
         let range = tensor.rows(rows);
-        self.enter(Phase::Read);
         if let Some(memory) = filling.memory() {
             reader.read(tensor, range.start, memory)?;
         } else {

@@ -38,15 +38,19 @@ impl Experiment for Streamed {
             }
         }
 
+        run.enter(Phase::Read);
         let mut reader = run.reader();
-        let mut begun = begun.into_iter();
-        for parameter in parameters {
+        let (mut begun, mut loaded) = (begun.into_iter(), Vec::new());
+        for parameter in &parameters {
             let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
-            let mut loaded = Vec::new();
-            for (shard, filling) in parameter.shards.iter().zip(begun.by_ref()) {
-                loaded.push(run.fill(&mut reader, tensor, shard.rows.clone(), filling)?);
-            }
-            run.enter(Phase::Assign);
+            let shards = parameter.shards.iter().zip(begun.by_ref());
+            let filled = shards
+                .map(|(shard, filling)| run.fill(&mut reader, tensor, shard.rows.clone(), filling));
+            loaded.push(filled.collect::<Result<_, _>>()?);
+        }
+
+        run.enter(Phase::Assign);
+        for (parameter, loaded) in parameters.into_iter().zip(loaded) {
             parameter.assign(loaded);
         }
         Ok(model)

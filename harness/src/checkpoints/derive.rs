@@ -1,13 +1,13 @@
 //! Checkpoints that are made of another: quantised, or in a format that Burn writes of a whole model. In a process of its own
 //! where a model is held for it, which is not the harness's to keep.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use burn::module::Module;
 use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder};
-use burn_store::{BurnpackStore, ModuleSnapshot};
 use checkpoint::{Checkpoint, Dtype, Error, Format, TensorMeta};
 use gpt2::{Config, Size};
 use lab::Layouts;
@@ -41,12 +41,7 @@ pub fn in_a_process(from: &Path, size: Size, format: Format, to: &Path) -> anyho
 pub fn derive(from: &Path, config: &Config, format: Format, to: &Path) -> anyhow::Result<()> {
     match format {
         Format::Int8 => quantise(from, config, to),
-        Format::Burnpack => saved(to, |path| {
-            let model = lab::read_model(from, config, &Layouts::built_in())?;
-            let mut store = BurnpackStore::from_file(path);
-            let saved = model.save_into(&mut store);
-            saved.map_err(|error| anyhow::anyhow!("burn-store: {error:?}"))
-        }),
+        Format::Burnpack => burnpack(from, config, to),
         Format::NamedMpk => saved(to, |path| {
             let model = lab::read_model(from, config, &Layouts::built_in())?;
             let recorder = NamedMpkFileRecorder::<FullPrecisionSettings>::new();
@@ -69,6 +64,29 @@ fn saved(to: &Path, save: impl FnOnce(PathBuf) -> anyhow::Result<()>) -> anyhow:
     save(unfinished.clone())?;
     std::fs::File::open(&unfinished)?.sync_all()?;
     std::fs::rename(&unfinished, to).with_context(|| format!("{}: cannot be written", to.display()))
+}
+
+/// The same tensors under the names that Burn's stores look for, streaming.
+fn burnpack(from: &Path, config: &Config, to: &Path) -> anyhow::Result<()> {
+    let source = Checkpoint::open(from)?;
+    let layouts = Layouts::built_in();
+    let mut sources = BTreeMap::new();
+    let mut metas = Vec::new();
+    for spec in config.tensors() {
+        let tensor = source.tensor(&spec.name, &spec.shape)?;
+        let name = layouts.name_in("burn", &spec.name);
+        let name = name.with_context(|| format!("Burn has no name for `{}`", spec.name))?;
+        metas.push(TensorMeta {
+            name: name.clone(),
+            dtype: tensor.dtype,
+            shape: spec.shape,
+        });
+        sources.insert(name, tensor);
+    }
+    checkpoint::write(to, Format::Burnpack, &metas, &mut |meta, sink| {
+        sources[&meta.name].read_in_pieces(PIECE_BYTES, sink)
+    })?;
+    Ok(())
 }
 
 /// Every matrix as 8-bit integers and their scales, streaming: memory is bounded by a piece.

@@ -3,32 +3,36 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Found, header};
 use crate::index::contiguous_strides;
+use crate::write::{Source, Written};
 use crate::{Dtype, Error, TensorRange};
 
-/// Magic number, version, length of the description; all little-endian.
+/// `BURN` as a number, little-endian like all that follows.
+const MAGIC: &[u8; 4] = b"NRUB";
+/// Magic number, version, length of the description.
 const HEAD_BYTES: u64 = 4 + 2 + 4;
 const VERSION: u16 = 1;
 /// As burn-store has it.
 const MAX_DESCRIPTION_BYTES: u64 = 100 << 20;
+/// Of the data, and of each tensor in it.
 const DATA_ALIGNMENT: u64 = 256;
 /// What is nested deeper is no description of tensors.
 const MAX_DEPTH: usize = 32;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Description {
     #[serde(deserialize_with = "header::unique")]
     tensors: BTreeMap<String, Tensor>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct Tensor {
     dtype: ciborium::Value,
     shape: Vec<u64>,
@@ -108,4 +112,59 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     // In the order of the file, as loaders read it.
     found.tensors.sort_by_key(|tensor| tensor.offset);
     Ok(found)
+}
+
+pub(super) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Error> {
+    let mut end = 0;
+    let mut tensors = BTreeMap::new();
+    for tensor in source.tensors() {
+        let dtype = match tensor.dtype {
+            Dtype::F32 => "F32",
+            Dtype::F16 => "F16",
+            Dtype::Bf16 => "BF16",
+            Dtype::I8 => {
+                let reason = "cannot hold 8-bit integers as this project quantises them";
+                return Err(Error::invalid(path, reason));
+            }
+        };
+        let start = end.next_multiple_of(DATA_ALIGNMENT);
+        end = start + tensor.bytes();
+        let described = Tensor {
+            dtype: ciborium::Value::Text(dtype.to_owned()),
+            shape: tensor.shape.iter().map(|&size| size as u64).collect(),
+            data_offsets: (start, end),
+        };
+        tensors.insert(tensor.name.clone(), described);
+    }
+    let mut description = Vec::new();
+    ciborium::into_writer(&Description { tensors }, &mut description)
+        .expect("names and numbers are valid CBOR");
+
+    let file = File::create(path).map_err(Error::io(path, "create"))?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    let mut head = MAGIC.to_vec();
+    head.extend(VERSION.to_le_bytes());
+    head.extend((description.len() as u32).to_le_bytes());
+    head.extend(description);
+    let pad = |file: &mut BufWriter<File>, bytes: &mut u64| -> Result<(), Error> {
+        let padding = (bytes.next_multiple_of(DATA_ALIGNMENT) - *bytes) as usize;
+        *bytes += padding as u64;
+        let zeros = [0; DATA_ALIGNMENT as usize];
+        file.write_all(&zeros[..padding])
+            .map_err(Error::io(path, "write"))
+    };
+    file.write_all(&head).map_err(Error::io(path, "write"))?;
+    let mut bytes = head.len() as u64;
+    let mut written = Written::default();
+    for tensor in source.tensors().to_vec() {
+        pad(&mut file, &mut bytes)?;
+        let digest = source.write_one(path, &tensor, &mut file)?;
+        bytes += tensor.bytes();
+        written.digests.push((tensor.name, digest));
+    }
+    let file = file
+        .into_inner()
+        .map_err(|error| Error::io(path, "write")(error.into_error()))?;
+    file.sync_all().map_err(Error::io(path, "write"))?;
+    Ok(written)
 }

@@ -29,9 +29,11 @@ pub enum Format {
     PerTensor,
     /// A folder with several safetensors files and their index, as on the Hugging Face hub.
     Sharded,
+    /// The same with PyTorch's files (`.bin`).
+    ShardedPth,
     /// One safetensors file with every matrix as 8-bit integers, `NAME`, and their scales, `NAME.scales`.
     Int8,
-    /// Burn's own format, of burn-store: Burn writes and reads it.
+    /// Burn's own format, of burn-store, with the names that its module paths have.
     Burnpack,
     /// What Burn's named MessagePack recorder writes and reads.
     NamedMpk,
@@ -73,17 +75,18 @@ pub struct Other {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 7] = [
+    pub const ALL: [Format; 8] = [
         Format::Safetensors,
         Format::Pth,
         Format::PerTensor,
         Format::Sharded,
+        Format::ShardedPth,
         Format::Int8,
         Format::Burnpack,
         Format::NamedMpk,
     ];
 
-    /// Those that are written and indexed here: see [`Format::is_plain`].
+    /// Those that others are made of: see [`Format::is_plain`].
     pub fn plain() -> impl Iterator<Item = Format> {
         Format::ALL.into_iter().filter(|format| format.is_plain())
     }
@@ -95,18 +98,23 @@ impl Format {
             Format::Pth => "pth",
             Format::PerTensor => "per-tensor",
             Format::Sharded => "sharded",
+            Format::ShardedPth => "sharded-pth",
             Format::Int8 => "int8",
             Format::Burnpack => "burnpack",
             Format::NamedMpk => "named-mpk",
         }
     }
 
-    /// Whether a checkpoint of this format holds the tensors of the model as they are, and is written and indexed
-    /// here. The others are made of one that does.
+    /// Whether a checkpoint of this format holds the tensors of the model as they are, under the book's names. The others are
+    /// made of one that does.
     pub const fn is_plain(self) -> bool {
         matches!(
             self,
-            Format::Safetensors | Format::Pth | Format::PerTensor | Format::Sharded
+            Format::Safetensors
+                | Format::Pth
+                | Format::PerTensor
+                | Format::Sharded
+                | Format::ShardedPth
         )
     }
 
@@ -117,6 +125,7 @@ impl Format {
             Format::Pth => "model.pth",
             Format::PerTensor => "per-tensor",
             Format::Sharded => "sharded",
+            Format::ShardedPth => "sharded-pth",
             Format::Int8 => "model.int8.safetensors",
             Format::Burnpack => "model.bpk",
             Format::NamedMpk => "model.mpk",
@@ -126,17 +135,11 @@ impl Format {
     /// Tells the format by the first bytes.
     pub(crate) fn detect(path: &Path) -> Result<Format, Error> {
         let metadata = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-        if metadata.is_dir() {
-            return Ok(match sharded::index_path(path).exists() {
-                true => Format::Sharded,
-                false => Format::PerTensor,
-            });
+        if metadata.is_dir() && !sharded::index_path(path).exists() {
+            return Ok(Format::PerTensor);
         }
-        if path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().ends_with(sharded::INDEX_SUFFIX))
-        {
-            return Ok(Format::Sharded);
+        if let Some(format) = sharded::format_of(&sharded::index_path(path)) {
+            return Ok(format);
         }
         let mut start = [0; 9];
         let file = File::open(path).map_err(Error::io(path, "open"))?;
@@ -167,7 +170,7 @@ impl Format {
             Format::Safetensors => safetensors::read_index(path),
             Format::Pth => pth::read_index(path),
             Format::PerTensor => folder::read_index(path),
-            Format::Sharded => sharded::read_index(path),
+            Format::Sharded | Format::ShardedPth => sharded::read_index(path),
             Format::Int8 => safetensors::read_index(path),
             Format::Burnpack => burnpack::read_index(path),
             Format::NamedMpk => Err(self.is_burns(path)),
@@ -179,9 +182,10 @@ impl Format {
             Format::Safetensors => safetensors::write(path, source),
             Format::Pth => pth::write(path, source),
             Format::PerTensor => folder::write(path, source),
-            Format::Sharded => sharded::write(path, source),
+            Format::Sharded | Format::ShardedPth => sharded::write(path, self, source),
             Format::Int8 => safetensors::write(path, source),
-            Format::Burnpack | Format::NamedMpk => Err(self.is_burns(path)),
+            Format::Burnpack => burnpack::write(path, source),
+            Format::NamedMpk => Err(self.is_burns(path)),
         }
     }
 

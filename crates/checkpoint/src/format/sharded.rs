@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Format, Found, header, safetensors};
 use crate::write::{Source, Written};
-use crate::{Error, TensorMeta};
+use crate::{Error, TensorMeta, pth};
 
 /// The index's name in its folder.
 const INDEX: &str = "model.safetensors.index.json";
@@ -112,7 +112,17 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     }
 }
 
-pub(super) fn write(folder: &Path, source: Source<'_>) -> Result<Written, Error> {
+/// What the index of this name is of; `None` if it is no index.
+pub(super) fn format_of(index: &Path) -> Option<Format> {
+    let name = index.file_name()?.to_string_lossy();
+    match name.strip_suffix(INDEX_SUFFIX)? {
+        files if files.ends_with(".bin") => Some(Format::ShardedPth),
+        _ => Some(Format::Sharded),
+    }
+}
+
+pub(super) fn write(folder: &Path, format: Format, source: Source<'_>) -> Result<Written, Error> {
+    let is_pytorchs = format == Format::ShardedPth;
     std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
     let total_size: u64 = source.tensors().iter().map(TensorMeta::bytes).sum();
     let parts = parts(
@@ -125,14 +135,25 @@ pub(super) fn write(folder: &Path, source: Source<'_>) -> Result<Written, Error>
     };
     let mut written = Written::default();
     source.in_parts(&parts, |number, part| {
-        let file = format!("model-{:05}-of-{:05}.safetensors", number + 1, parts.len());
+        let (number, count) = (number + 1, parts.len());
+        let file = match is_pytorchs {
+            true => format!("pytorch_model-{number:05}-of-{count:05}.bin"),
+            false => format!("model-{number:05}-of-{count:05}.safetensors"),
+        };
         for tensor in part.tensors() {
             index.weight_map.insert(tensor.name.clone(), file.clone());
         }
-        written.append(safetensors::write(&folder.join(&file), part)?);
+        let path = folder.join(&file);
+        written.append(match is_pytorchs {
+            true => pth::write(&path, part)?,
+            false => safetensors::write(&path, part)?,
+        });
         Ok(())
     })?;
-    let path = folder.join(INDEX);
+    let path = folder.join(match is_pytorchs {
+        true => PYTORCH_INDEX,
+        false => INDEX,
+    });
     let text = serde_json::to_vec_pretty(&index).expect("names are valid JSON");
     std::fs::write(&path, text).map_err(Error::io(&path, "write"))?;
     Ok(written)

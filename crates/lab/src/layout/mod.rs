@@ -118,6 +118,20 @@ impl Layouts {
         Layouts(BUILT_IN.map(parse).to_vec())
     }
 
+    /// What the layout of this name calls a tensor of the model, where it keeps it whole.
+    pub fn name_in(&self, layout: &str, tensor: &str) -> Option<String> {
+        let layout = self.0.iter().find(|known| known.name == layout)?;
+        layout.tensors.iter().find_map(|(own, sources)| {
+            let Source::Whole(written) = sources.all().first()? else {
+                return None;
+            };
+            match layer_of(own, tensor) {
+                Some(layer) => Some(written.replace(LAYER, &layer.to_string())),
+                None => (own == tensor).then(|| written.clone()),
+            }
+        })
+    }
+
     /// One layout, of a file.
     ///
     /// # Errors
