@@ -54,6 +54,10 @@ overhead *args: build
 new name:
     scripts/new-experiment {{name}}
 
+# Fuzz every parser of checkpoints for so many seconds each (needs cargo-fuzz): just fuzz 600
+fuzz seconds="60":
+    scripts/fuzz {{seconds}}
+
 # Bring the generated parts of README.md up to date
 readme: build
     {{harness}} readme
