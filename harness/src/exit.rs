@@ -66,3 +66,17 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         }
     }
 }
+
+/// Ends the program without a word where what it prints is read no further, as by `head`. (The signal that says so is off in
+/// Rust's programs, and stays so: a command that is talked to may go away, too.)
+pub fn quietly_when_nobody_reads() {
+    let otherwise = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // What `println!` panics with.
+        let message = panic.payload_as_str().unwrap_or_default();
+        if message.starts_with("failed printing to stdout") {
+            std::process::exit(0);
+        }
+        otherwise(panic);
+    }));
+}

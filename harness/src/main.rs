@@ -48,6 +48,7 @@ fn main() -> std::process::ExitCode {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
     }
+    exit::quietly_when_nobody_reads();
     let command = cli::Cli::parse().command;
     exit::report(commands::execute(command))
 }

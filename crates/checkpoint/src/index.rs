@@ -44,14 +44,15 @@ pub(crate) fn contiguous_strides(shape: &[usize]) -> Vec<usize> {
 }
 
 impl Checkpoint {
-    /// Opens a safetensors file, a `.pth` file, or a folder of per-tensor safetensors files; the format
-    /// is read off the contents, not off the name.
+    /// Opens a safetensors file, a `.pth` file, a burnpack file, a folder of per-tensor safetensors files, or one of several
+    /// files with an index (or that index); the format is read off the contents, not off the name. Of a folder with one
+    /// whole checkpoint in it, as models are published, that is opened.
     ///
     /// # Errors
     ///
     /// If the path does not exist, is none of these formats, is truncated, or contradicts itself.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
-        let path = path.as_ref();
+        let path = &whole_in(path.as_ref());
         let format = Format::detect(path)?;
         let found = format.read_index(path)?;
         found.tensors.iter().try_for_each(TensorRange::check)?;
@@ -157,6 +158,19 @@ impl Checkpoint {
     /// The bytes of all tensors together.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(TensorRange::bytes).sum()
+    }
+}
+
+/// The one checkpoint of a folder as models are published; the path itself, where it is no such folder.
+fn whole_in(path: &Path) -> PathBuf {
+    let names = ["model.safetensors", "pytorch_model.bin"];
+    let whole = names
+        .iter()
+        .map(|name| path.join(name))
+        .find(|path| path.is_file());
+    match whole {
+        Some(whole) if !Format::is_sharded(path) => whole,
+        _ => path.to_owned(),
     }
 }
 

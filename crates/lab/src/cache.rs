@@ -101,14 +101,17 @@ fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Error {
 }
 
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let entries = std::fs::read_dir(path).map_err(unreadable(path))?;
-    let files: Result<Vec<_>, _> = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect();
-    files.map_err(unreadable(path))
+    // An index stands for the files beside it.
+    let is_index = path.to_string_lossy().ends_with(".index.json");
+    let folder = match (path.is_dir(), path.parent()) {
+        (true, _) => path,
+        (false, Some(parent)) if is_index => parent,
+        (false, _) => return Ok(vec![path.to_owned()]),
+    };
+    let entries = std::fs::read_dir(folder).map_err(unreadable(folder))?;
+    let entries = entries.map(|entry| entry.map(|entry| entry.path()));
+    let files = entries.filter(|path| path.as_ref().map_or(true, |path| path.is_file()));
+    files.collect::<Result<_, _>>().map_err(unreadable(folder))
 }
 
 fn read_through(path: &Path) -> Result<(), Error> {

@@ -249,7 +249,7 @@ impl Store {
         import::check(&opened, &config, reading.strict)?;
         let tensors = import::tensors(&opened, &config);
         let dtype = import::dtype_of(file, &tensors)?;
-        let path = std::path::absolute(file)?;
+        let path = std::path::absolute(opened.checkpoint.path())?;
         let origin = Origin::of_file(&path, reading.layout.as_deref())?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();

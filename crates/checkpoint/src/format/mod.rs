@@ -132,10 +132,15 @@ impl Format {
         }
     }
 
+    /// Whether a folder holds several files and their index.
+    pub(crate) fn is_sharded(folder: &Path) -> bool {
+        sharded::index_path(folder).is_file()
+    }
+
     /// Tells the format by the first bytes.
     pub(crate) fn detect(path: &Path) -> Result<Format, Error> {
         let metadata = std::fs::metadata(path).map_err(Error::io(path, "open"))?;
-        if metadata.is_dir() && !sharded::index_path(path).exists() {
+        if metadata.is_dir() && !Format::is_sharded(path) {
             return Ok(Format::PerTensor);
         }
         if let Some(format) = sharded::format_of(&sharded::index_path(path)) {
