@@ -382,7 +382,7 @@ fn a_layout_file_adds_names_without_code() {
         };
     checkpoint::write(&path, checkpoint::Format::Safetensors, &metas, &mut fill).unwrap();
     let size: gpt2::Size = common::TINY.parse().unwrap();
-    let mut layout = "name = 'mine'\nprefixes = ['my.']\n[tensors]\n".to_owned();
+    let mut layout = "name = 'mine'\n[tensors]\n".to_owned();
     for spec in size.config().tensors() {
         if spec.layer.is_none_or(|layer| layer == 0) {
             let name = spec.name.replace("trf_blocks.0", "trf_blocks.{layer}");

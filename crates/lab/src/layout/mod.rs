@@ -5,7 +5,6 @@
 //!
 //! ```toml
 //! name = "mine"
-//! prefixes = ["model."]                 # what may stand before every name
 //! ignored = ["h.{layer}.attn.bias"]     # what is no weight
 //!
 //! [tensors]
@@ -15,9 +14,10 @@
 //! ```
 //!
 //! `transposed` is for matrices that are kept `[inputs, outputs]`; `part` counts from 1, along the outputs. Nothing is moved
-//! for any of it: a transposed matrix is a byte range with other strides ([`TensorRange::transposed`]).
+//! for any of it: a transposed matrix is a byte range with other strides ([`TensorRange::transposed`]). What stands before
+//! all names, `transformer.` or a wrapper's `module.`, is found out and need not be told.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use checkpoint::{Checkpoint, TensorRange};
@@ -30,8 +30,6 @@ const BUILT_IN: [&str; 3] = [
     include_str!("hugging-face.toml"),
     include_str!("burn.toml"),
 ];
-/// What PyTorch's wrappers put before every name.
-const WRAPPERS: [&str; 3] = ["", "module.", "_orig_mod."];
 /// Stands for a layer's number in names.
 const LAYER: &str = "{layer}";
 
@@ -43,8 +41,6 @@ pub struct Layouts(Vec<Layout>);
 #[serde(deny_unknown_fields)]
 struct Layout {
     name: String,
-    #[serde(default)]
-    prefixes: Vec<String>,
     #[serde(default)]
     ignored: Vec<String>,
     /// By the model's own names, which are the book's.
@@ -165,7 +161,7 @@ impl Layouts {
         let checkpoint = Checkpoint::open(path)?;
         let mut best: Option<Match> = None;
         for layout in &self.0 {
-            for prefix in layout.all_prefixes() {
+            for prefix in layout.prefixes(&checkpoint) {
                 let found = layout.find(&checkpoint, &prefix);
                 let is_better = best.as_ref().is_none_or(|best| found.rank() > best.rank());
                 if is_better {
@@ -277,30 +273,42 @@ impl Match {
 }
 
 impl Layout {
-    fn all_prefixes(&self) -> Vec<String> {
-        let own = std::iter::once("").chain(self.prefixes.iter().map(|prefix| &**prefix));
-        own.flat_map(|own| WRAPPERS.map(|wrapper| format!("{wrapper}{own}")))
-            .collect()
+    /// What may stand before the names: what does before those of the tensors that are outside of layers.
+    fn prefixes(&self, checkpoint: &Checkpoint) -> BTreeSet<String> {
+        let sources = self.tensors.values().flat_map(Sources::all);
+        let anchors: Vec<&str> = sources
+            .map(Source::from)
+            .filter(|name| !name.contains(LAYER))
+            .collect();
+        let names = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
+        let prefixes = names.flat_map(|name| {
+            let anchors = anchors.iter();
+            let before = anchors.filter_map(move |anchor| name.strip_suffix(anchor));
+            before.filter(|prefix| prefix.ends_with('.'))
+        });
+        let plain = std::iter::once("");
+        plain.chain(prefixes).map(str::to_owned).collect()
     }
 
     fn find(&self, checkpoint: &Checkpoint, prefix: &str) -> Match {
-        // A head stands outside of what the prefix is for.
-        let wrapper = WRAPPERS
-            .iter()
-            .rev()
-            .find(|wrapper| prefix.starts_with(**wrapper));
-        let wrapper = wrapper.copied().unwrap_or("");
+        // A head stands outside of the module that the prefix is of.
+        let prefixes: Vec<&str> = std::iter::successors(Some(prefix), |prefix| {
+            let outer = prefix.strip_suffix('.')?;
+            Some(outer.rfind('.').map_or("", |dot| &outer[..=dot]))
+        })
+        .collect();
         let written = |name: &str| {
-            let prefixes = [prefix, wrapper].into_iter();
-            let mut names = prefixes.map(move |prefix| format!("{prefix}{name}"));
+            let mut names = prefixes.iter().map(|prefix| format!("{prefix}{name}"));
             names.find(|name| checkpoint.find(name).is_some())
         };
         let others = checkpoint.others().iter().map(|other| &*other.name);
         let tensors = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
         let names: Vec<&str> = tensors.chain(others).collect();
-        let bare = |name: &'_ str| -> String {
-            let bare = name.strip_prefix(prefix).or(name.strip_prefix(wrapper));
-            bare.unwrap_or(name).to_owned()
+        let bare = |name: &str| -> String {
+            let mut bare = prefixes
+                .iter()
+                .filter_map(|prefix| name.strip_prefix(prefix));
+            bare.next().unwrap_or(name).to_owned()
         };
 
         let sources = || self.tensors.values().flat_map(Sources::all);
