@@ -409,3 +409,47 @@ fn a_layout_file_adds_names_without_code() {
         "{said}"
     );
 }
+
+#[test]
+fn a_prompt_is_told_and_answered_in_the_words_of_the_models_tokenizer() {
+    let (_, checkpoint, case) = case("hf-tied-safetensors");
+    let place = Place::new();
+    // Byte pairs as GPT-2 has them: a space is Ġ, and two merges.
+    let singles = ('a'..='z').chain('A'..='Z').map(String::from);
+    let more = ["Ġ", "ab", "Ġc", "1", "2", "3", "4", "5", "6"].map(str::to_owned);
+    let words: Vec<String> = singles.chain(more).collect();
+    assert_eq!(words.len(), 61, "a word for each token of the model");
+    let vocabulary: std::collections::BTreeMap<&str, usize> = words
+        .iter()
+        .enumerate()
+        .map(|(id, word)| (&**word, id))
+        .collect();
+    place.write("vocab.json", &serde_json::to_string(&vocabulary).unwrap());
+    place.write("merges.txt", "#version: 0.2\na b\nĠ c\n");
+    let generate = |text: [&str; 2]| {
+        let mut args = vec![
+            "generate",
+            "--checkpoint",
+            self::text(&checkpoint),
+            "--size",
+            &case.size,
+        ];
+        args.extend(text);
+        if text[0] == "--prompt" {
+            args.extend(["--tokenizer", "."]);
+        }
+        let output = place.run(&args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // ab, Ġc, d.
+    let ids = generate(["--tokens", "53,54,3"]);
+    let ids = ids.trim().split(',').map(|id| id.parse::<usize>().unwrap());
+    let expected: String = ids.map(|id| words[id].replace('Ġ', " ")).collect();
+    let said = generate(["--prompt", "ab cd"]);
+    assert_eq!(said.trim_end_matches('\n'), expected);
+    // Without the tokenizer there is nothing to read the prompt with.
+    let refused = place.run(&["generate", "--checkpoint", "x", "--prompt", "a"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
