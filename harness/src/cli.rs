@@ -125,10 +125,14 @@ pub struct ModelArgs {
 
 /// A text, or its tokens.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, args = ["prompt", "tokens"])]
 pub struct TextArgs {
     /// Text, in the words of --tokenizer
-    #[arg(long, requires = "tokenizer")]
+    #[arg(
+        long,
+        requires = "tokenizer",
+        required_unless_present = "tokens",
+        conflicts_with = "tokens"
+    )]
     pub prompt: Option<String>,
     /// Token ids instead of a text, as in 15496,995
     #[arg(long, value_name = "IDS", value_delimiter = ',')]

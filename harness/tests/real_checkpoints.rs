@@ -405,7 +405,7 @@ fn a_layout_file_adds_names_without_code() {
     let output = place.run(&["prepare", "--from", "mine.safetensors"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        said.contains("my.tok_emb.weight") && said.contains("--layout"),
+        said.contains("`my.layer_0.att.W_query.weight`") && said.contains("--layout"),
         "{said}"
     );
 }

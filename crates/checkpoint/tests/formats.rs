@@ -94,7 +94,7 @@ fn the_same_seed_gives_the_same_file_and_another_gives_another() {
             .unwrap();
             match format {
                 Format::PerTensor => std::fs::read(path.join("a.safetensors")).unwrap(),
-                Format::Sharded => {
+                Format::Sharded | Format::ShardedPth => {
                     let files = std::fs::read_dir(path).unwrap().flatten();
                     let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
                     files.sort();

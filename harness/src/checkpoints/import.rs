@@ -43,6 +43,15 @@ pub fn config_of(opened: &Named, given: Option<Size>) -> anyhow::Result<Config> 
     };
     const HEAD_WIDTH: usize = 64;
     let path = checkpoint.path().display();
+    let unexpected = opened.unexpected.iter().take(3);
+    let unexpected: Vec<String> = unexpected.map(|(name, _)| format!("`{name}`")).collect();
+    ensure!(
+        config.layers > 0,
+        "{path}: of its tensors none is of a layer as the layout `{}` names them (unknown are {}, …): describe yours in a \
+         layout file (--layout)",
+        opened.layout,
+        unexpected.join(", ")
+    );
     match (given.map(Size::config), heads_beside(checkpoint.path())) {
         (Some(given), _) => {
             config.heads = given.heads;

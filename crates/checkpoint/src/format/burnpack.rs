@@ -115,7 +115,7 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
 }
 
 pub(super) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Error> {
-    let mut end = 0;
+    let mut end = 0u64;
     let mut tensors = BTreeMap::new();
     for tensor in source.tensors() {
         let dtype = match tensor.dtype {
