@@ -453,3 +453,39 @@ fn a_prompt_is_told_and_answered_in_the_words_of_the_models_tokenizer() {
     let refused = place.run(&["generate", "--checkpoint", "x", "--prompt", "a"]);
     assert_eq!(refused.status.code(), Some(2));
 }
+
+#[test]
+fn a_device_with_memory_of_its_own_gets_them_right_too() {
+    if !common::has_vulkan() {
+        return;
+    }
+    let (folder, checkpoint, case) = case("hf-tied-safetensors");
+    let place = Place::new();
+    let manifest = format!(
+        "[matrix]\nexperiments = ['naive', 'mmap-assign', 'streamed', 'parallel-read', 'parallel-read:uring', 'quantized']\n\
+         devices = ['vulkan']\nrepeats = 1\ncheckpoint = '{}'\nsizes = ['{}']\n",
+        text(&checkpoint),
+        case.size
+    );
+    place.write("m.toml", &manifest);
+    let reference = folder.join("logits.safetensors");
+    let (said, code) = place.run_manifest(&["--reference", text(&reference)]);
+    assert_eq!(code, 0, "{said}");
+    let rows = place.rows();
+    assert_eq!(rows.len(), 6, "{said}");
+    assert!(rows.iter().all(|row| row["verified"] == "true"), "{said}");
+    assert!(rows.iter().any(|row| !row["logits_error"].is_empty()));
+}
+
+#[test]
+fn weights_of_another_dtype_are_told_as_such() {
+    let place = Place::new();
+    let header = r#"{"wte.weight":{"dtype":"F64","shape":[2,2],"data_offsets":[0,32]}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend([0; 32]);
+    std::fs::write(place.path().join("double.safetensors"), file).unwrap();
+    let output = place.run(&["prepare", "--from", "double.safetensors"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("`wte.weight` is F64"), "{said}");
+}

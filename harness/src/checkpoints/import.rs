@@ -154,11 +154,15 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
                 "`{written}`{part} is {:?}, not {:?}",
                 found.shape, spec.shape
             )),
-            None => missing.push(format!(
-                "`{written}` {:?}{part}{}",
-                spec.shape,
-                nearest(written, opened)
-            )),
+            None => {
+                let others = opened.checkpoint.others();
+                let other = others.iter().find(|other| other.name == *written);
+                let why = match other {
+                    Some(other) => format!(" (what is there {})", other.reason),
+                    None => nearest(written, opened),
+                };
+                missing.push(format!("`{written}` {:?}{part}{why}", spec.shape));
+            }
         }
     }
     let unexpected = opened.unexpected.iter();

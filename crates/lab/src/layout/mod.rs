@@ -179,9 +179,13 @@ impl Layouts {
         let layouts: Vec<&str> = self.0.iter().map(|layout| &*layout.name).collect();
         let names = checkpoint.tensors().iter().take(3);
         let names: Vec<String> = names.map(|tensor| format!("`{}`", tensor.name)).collect();
-        let reason = match names.is_empty() {
-            true => "holds no tensors".to_owned(),
-            false => format!(
+        let other = checkpoint.others().first();
+        let reason = match (names.is_empty(), other) {
+            (true, None) => "holds no tensors".to_owned(),
+            (true, Some(other)) => {
+                format!("holds no weights: `{}` {}", other.name, other.reason)
+            }
+            (false, _) => format!(
                 "its {} tensors ({}, …) are named as in no layout of GPT-2 that is known here ({}): describe yours in \
                  a layout file (--layout)",
                 checkpoint.tensors().len(),
