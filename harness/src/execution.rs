@@ -262,9 +262,8 @@ impl Execution<'_> {
             return Ok(None);
         };
         let ready = self.supply.ready(run)?;
-        let as_it_is = ready.as_it_is(format);
-        let own = as_it_is.filter(|_| run.technique.reads_any()).cloned();
-        if own.is_none() {
+        let as_it_is = ready.as_it_is(format, run.technique.reads_any());
+        if as_it_is.is_none() {
             let key = (run.size, run.dtype, format);
             let store = self.supply.store;
             self.prepared
@@ -280,10 +279,7 @@ impl Execution<'_> {
             Some(given) => given.clone(),
             None => reference(&ready, format)?,
         };
-        let (checkpoint, layout) = match own {
-            Some(imported) => (imported.path, imported.layout),
-            None => (ready.path(format), None),
-        };
+        let (checkpoint, layout) = as_it_is.unwrap_or_else(|| (ready.path(format), None));
         Ok(Some(Inputs {
             checkpoint,
             layout,

@@ -80,13 +80,11 @@ impl<'a> Supply<'a> {
         let mut seen = HashSet::new();
         let bytes = runs.iter().filter_map(|run| {
             let format = self.format(run)?;
-            let is_new = seen.insert((run.size, run.dtype, format));
-            let ready = self
-                .ready(run)
-                .ok()
-                .filter(|_| is_new && run.device.state.is_ok())?;
-            let is_read_as_it_is = run.technique.reads_any() && ready.as_it_is(format).is_some();
-            (!is_read_as_it_is).then(|| self.store.missing_bytes(&ready, format))
+            let ready = self.ready(run).ok()?;
+            let as_it_is = ready.as_it_is(format, run.technique.reads_any());
+            let is_needed = run.device.state.is_ok() && as_it_is.is_none();
+            let is_new = is_needed && seen.insert((run.size, run.dtype, format));
+            is_new.then(|| self.store.missing_bytes(&ready, format))
         });
         bytes.sum()
     }

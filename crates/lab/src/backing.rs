@@ -1,14 +1,13 @@
 //! The state of free memory before a run. Under a hypervisor that takes free memory back (free page reporting, balloons), the
-//! first touch of a page that has been free for a while costs ten times one that was in use a moment ago, and which of the two
-//! a run meets is chance. So it is in use a moment before every run.
+//! first touch of a page that has been free for a while takes much longer than of one that was in use a moment ago, and which
+//! of the two a run meets is chance. So it is in use a moment before every run.
 
 use memmap2::MmapMut;
 
 /// Stays free, so that no page of the page cache has to go.
 const MARGIN_BYTES: u64 = 256 << 20;
 
-/// Touches `bytes` of memory, or what of it is free, and gives it back. A bare machine takes a tenth of a second for a
-/// gibibyte.
+/// Touches `bytes` of memory, or what of it is free, and gives it back.
 pub fn touch_free_memory(bytes: u64) {
     let free = free_bytes().unwrap_or(0).saturating_sub(MARGIN_BYTES);
     let Ok(mut map) = MmapMut::map_anon(bytes.min(free) as usize) else {

@@ -41,11 +41,11 @@ pub struct Ready {
 
 /// A checkpoint of the user's.
 #[derive(Debug, Clone)]
-pub struct Imported {
+struct Imported {
     format: Format,
-    pub path: PathBuf,
+    path: PathBuf,
     /// The layout file that says what its tensors are called.
-    pub layout: Option<PathBuf>,
+    layout: Option<PathBuf>,
     /// Whether it holds the tensors as a prepared checkpoint does: under the book's names, each in a row.
     is_own: bool,
 }
@@ -59,10 +59,11 @@ impl Ready {
         }
     }
 
-    /// The user's file as it is, for what reads any: where it is of this format.
-    pub fn as_it_is(&self, format: Format) -> Option<&Imported> {
+    /// The user's file and its layout, where that is what is read: by what `reads_any` state dict, in its own format.
+    pub fn as_it_is(&self, format: Format, reads_any: bool) -> Option<(PathBuf, Option<PathBuf>)> {
         let imported = self.imported.as_ref();
-        imported.filter(|imported| imported.format == format)
+        let read = imported.filter(|imported| reads_any && imported.format == format);
+        read.map(|imported| (imported.path.clone(), imported.layout.clone()))
     }
 
     /// A checkpoint of the very weights, and its layout: the user's file, or the one in a format that a run reads.

@@ -100,10 +100,9 @@ fn carry_out(args: &ModelArgs, task: &Task, tell: &mut dyn FnMut(Told)) -> anyho
         Reads::Only(format) => format,
         Reads::Nothing => bail!("{} loads no checkpoint", args.experiment),
     };
-    let as_it_is = ready.as_it_is(format);
-    let as_it_is = as_it_is.filter(|_| experiment.reads == Reads::StateDict);
+    let as_it_is = ready.as_it_is(format, experiment.reads == Reads::StateDict);
     let (checkpoint, layout) = match as_it_is {
-        Some(imported) => (imported.path.clone(), imported.layout.clone()),
+        Some(read) => read,
         None => {
             store.prepare(&ready, format)?;
             (ready.path(format), None)
