@@ -87,10 +87,9 @@ impl Remains {
 
     fn outcome(&self, status: Status, reason: String) -> Outcome {
         let sample = self.last_words.as_ref().and_then(|words| words.sample);
-        Outcome {
-            host_peak_phase: sample.map(|sample| sample.phase.to_string()),
-            ..Outcome::ended(status, reason)
-        }
+        let mut outcome = Outcome::ended(status, reason);
+        outcome.measures.host_peak_phase = sample.map(|sample| sample.phase.to_string());
+        outcome
     }
 
     /// `over its host cap of 512 MiB (cgroup-v1): `
@@ -190,8 +189,11 @@ mod tests {
                  heap asked for and 512 MiB of anonymous memory touched"
             )
         );
-        assert_eq!(outcome.host_peak_phase.as_deref(), Some("upload"));
-        assert_eq!(outcome.host_heap_peak_bytes, None, "nothing was measured");
+        assert_eq!(outcome.measures.host_peak_phase.as_deref(), Some("upload"));
+        assert_eq!(
+            outcome.measures.host_heap_peak_bytes, None,
+            "nothing was measured"
+        );
     }
 
     #[test]

@@ -313,9 +313,12 @@ pub struct CompareArgs {
     /// Growth of a median peak (host heap, device in use) that is no regression, in percent; 1 MiB never is
     #[arg(long, value_name = "PERCENT", default_value_t = 1.0, value_parser = percent)]
     pub tolerance: f64,
-    /// Count runs that something may have spoilt as any other
+    /// Count spoilt runs as any other
     #[arg(long)]
     pub include_spoilt: bool,
+    /// Print the comparison as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! What tells runs apart.
 
+use lab::Tuned;
+
 use crate::record::Record;
 use crate::units;
 
@@ -16,7 +18,7 @@ pub struct Configuration {
     /// Which weights were loaded.
     pub checkpoint: Option<String>,
     /// What the technique was tuned with.
-    pub tuning: Option<String>,
+    pub tuned: Tuned,
 }
 
 /// The code that made a run: its commit, and whether the sources differed from it.
@@ -47,7 +49,7 @@ impl Record {
             cache: self.cache.clone(),
             host_cap_bytes: self.host_cap_bytes,
             checkpoint: self.checkpoint.clone(),
-            tuning: self.tuning.clone(),
+            tuned: self.tuned(),
         }
     }
 
@@ -71,12 +73,11 @@ impl Record {
 }
 
 impl Configuration {
-    /// `naive medium flex f32 warm`, with the cap where there is one.
-    pub fn label(&self) -> String {
+    /// `naive medium flex f32 warm`, with the cap where there is one, on a device of this name.
+    pub fn label(&self, device: &str) -> String {
         let Configuration {
             experiment,
             model,
-            device,
             dtype,
             cache,
             ..

@@ -22,8 +22,8 @@ use crate::results::Results;
 use crate::smallest_cap::Search;
 use crate::supply::{Supply, reference};
 use crate::technique::Technique;
-use crate::worker::WorkerArgs;
-use crate::{interrupt, machine, units};
+use crate::worker::Specification;
+use crate::{decision, interrupt, machine, units};
 
 /// What all runs of a plan have in common, and what is recorded of them.
 pub struct Execution<'a> {
@@ -87,9 +87,38 @@ impl Execution<'_> {
             .filter(|run| self.recorded(run).is_none())
             .collect();
         self.tell_recorded(runs.len() - missing.len(), missing.len());
-        self.each(&missing, |execution, run, bar| {
+        let stopped = self.make_each(&missing)?;
+        match stopped {
+            Stopped::AllDone => self.decide(runs),
+            other => Ok(other),
+        }
+    }
+
+    fn make_each(&mut self, runs: &[&Planned]) -> anyhow::Result<Stopped> {
+        self.each(runs, |execution, run, bar| {
             Ok(execution.make(run, bar)?.is_some())
         })
+    }
+
+    /// Repeats what claims about time are undecided for, until they are decided or the time for that is spent.
+    fn decide(&mut self, runs: &[Planned]) -> anyhow::Result<Stopped> {
+        let start = Instant::now();
+        let budget = Duration::from_secs(self.manifest.limits.decide_seconds);
+        while start.elapsed() < budget {
+            let pass = decision::next_pass(self.manifest, runs, &self.records);
+            let Some(first) = pass.first() else { break };
+            eprintln!(
+                "claims about time are undecided: {} runs are made once more (repeat {})",
+                pass.len(),
+                first.repeat
+            );
+            let pass: Vec<&Planned> = pass.iter().collect();
+            let stopped = self.make_each(&pass)?;
+            if stopped != Stopped::AllDone {
+                return Ok(stopped);
+            }
+        }
+        Ok(Stopped::AllDone)
     }
 
     /// Makes each run, and then searches for the smallest host cap that it survives in. Every probe is a run of
@@ -107,7 +136,7 @@ impl Execution<'_> {
             .filter(|record| record.code() != self.code)
             .count();
         if of_other_code > 0 {
-            eprintln!("{of_other_code} runs are recorded of other code, and stay");
+            eprintln!("kept {of_other_code} runs recorded by other commits");
         }
         if done > 0 {
             let missing = match missing {
@@ -158,7 +187,7 @@ impl Execution<'_> {
             return Ok(true);
         }
         // What cannot be taken back: file pages can, and are, before a run is ended.
-        let guess = free.host_anon_peak_bytes;
+        let guess = free.measures.host_anon_peak_bytes;
         let guess = guess.unwrap_or_else(|| run.predicted_ram_bytes());
         let available = machine::available_memory_bytes().unwrap_or(u64::MAX);
         let mut search = Search::new(run.footprint().model_bytes, guess, available);
@@ -216,8 +245,8 @@ impl Execution<'_> {
         }
         let needed = match &run.technique {
             Technique::Ours(experiment) => self
-                .worker_args(run, experiment.name)
-                .map(|args| self.executor.execute(args)),
+                .specification(run, experiment.name)
+                .map(|specification| self.executor.execute(specification)),
             Technique::External(external) => self.ask(run, external),
         };
         match needed {
@@ -288,13 +317,13 @@ impl Execution<'_> {
     }
 
     /// Makes sure of everything that the run needs on disk.
-    fn worker_args(&mut self, run: &Planned, experiment: &str) -> Result<WorkerArgs, String> {
-        let mut args = WorkerArgs {
+    fn specification(&mut self, run: &Planned, experiment: &str) -> Result<Specification, String> {
+        let mut specification = Specification {
             experiment: experiment.to_owned(),
             size: run.size,
             device: run.device.spec,
             dtype: run.dtype,
-            tuning: run.tuning.into(),
+            tuning: run.tuning,
             cache: run.cache,
             checkpoint: None,
             layout: None,
@@ -302,22 +331,22 @@ impl Execution<'_> {
             reference: None,
             save_logits: None,
             forward_in_software: run.forward_in_software || self.options.save_logits,
-            host_cap: run.host_cap_bytes(),
+            host_cap_bytes: run.host_cap_bytes(),
             cgroup: None,
             last_words: None,
             only_time: false,
         };
         if self.options.save_logits {
-            let file = format!("{}.safetensors", run.id(&self.code));
-            args.save_logits = Some(self.results.folder().join("logits").join(file));
+            let file = format!("{}.safetensors", run.id(self.manifest, &self.code));
+            specification.save_logits = Some(self.results.folder().join("logits").join(file));
         }
         if let Some(inputs) = self.ready(run)? {
-            args.checkpoint = Some(inputs.checkpoint);
-            args.layout = inputs.layout;
-            args.digests = Some(self.supply.ready(run)?.sidecar());
-            args.reference = Some(inputs.reference);
+            specification.checkpoint = Some(inputs.checkpoint);
+            specification.layout = inputs.layout;
+            specification.digests = Some(self.supply.ready(run)?.sidecar());
+            specification.reference = Some(inputs.reference);
         }
-        Ok(args)
+        Ok(specification)
     }
 
     fn record(&self, run: &Planned, started_at: String) -> Record {
@@ -325,8 +354,8 @@ impl Execution<'_> {
         let format = self.supply.format(run);
         let ready = self.supply.ready(run).ok().filter(|_| format.is_some());
         let cap_bytes = run.host_cap_bytes();
-        Record {
-            run_id: run.id(&self.code),
+        let mut record = Record {
+            run_id: run.id(self.manifest, &self.code),
             manifest: self.manifest.name.clone(),
             manifest_sha256: self.manifest.digest.clone(),
             commit: self.code.commit.clone(),
@@ -348,9 +377,11 @@ impl Execution<'_> {
             host_cap_bytes: cap_bytes,
             host_cap_mechanism: cap_bytes.and_then(|_| self.executor.caps().mechanism()),
             checkpoint: ready.map(|ready| ready.identity),
-            tuning: run.tuning_words(),
+            driver: run.device.driver(),
             ..Record::unmeasured()
-        }
+        };
+        record.tune(run.tuned());
+        record
     }
 
     pub fn interrupted(&self) -> Ended {
@@ -372,10 +403,10 @@ fn now() -> String {
 }
 
 fn tell(outcome: &Outcome) -> String {
-    match (outcome.status, outcome.load_seconds) {
+    match (outcome.status, outcome.measures.load_seconds) {
         (Status::Ok, Some(seconds)) => {
-            let host = outcome.host_heap_peak_bytes.map(units::bytes);
-            let device = outcome.device_in_use_peak_bytes.map(units::bytes);
+            let host = outcome.measures.host_heap_peak_bytes.map(units::bytes);
+            let device = outcome.measures.device_in_use_peak_bytes.map(units::bytes);
             let host = host
                 .map(|host| format!(", host heap {host}"))
                 .unwrap_or_default();

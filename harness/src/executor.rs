@@ -10,7 +10,7 @@ use lab::{Cgroup, HostCaps, Outcome, Status};
 
 use crate::autopsy::Remains;
 use crate::external::{Answer, External, Request};
-use crate::worker::WorkerArgs;
+use crate::worker::Specification;
 use crate::{interrupt, machine};
 
 /// Runs workers one after the other.
@@ -63,28 +63,29 @@ impl Executor {
     }
 
     /// One run in a fresh process, in a cgroup of its own where there are any. `None` if it was interrupted.
-    pub fn execute(&self, args: WorkerArgs) -> std::io::Result<Option<Answer>> {
+    pub fn execute(&self, run: Specification) -> std::io::Result<Option<Answer>> {
         let framework = Some(machine::framework());
-        let outcome = self.outcome(args)?;
+        let outcome = self.outcome(run)?;
         Ok(outcome.map(|outcome| Answer { outcome, framework }))
     }
 
     /// As [`Executor::execute`], without what loaded.
-    pub fn outcome(&self, args: WorkerArgs) -> std::io::Result<Option<Outcome>> {
-        let cgroup = match self.cgroup(args.host_cap) {
+    pub fn outcome(&self, run: Specification) -> std::io::Result<Option<Outcome>> {
+        let cgroup = match self.cgroup(run.host_cap_bytes) {
             Ok(cgroup) => cgroup,
             Err(reason) => return Ok(Some(Outcome::ended(Status::Skipped, reason))),
         };
         let last_words = tempfile::NamedTempFile::new().ok();
         let last_words_path = last_words.as_ref().map(|file| file.path().to_owned());
-        let args = WorkerArgs {
+        let run = Specification {
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.folder().to_owned()),
             last_words: last_words_path.clone(),
-            ..args
+            ..run
         };
         let mut command = Command::new(&self.program);
         command
-            .args(args.to_args())
+            .arg("worker")
+            .arg(serde_json::to_string(&run)?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -113,7 +114,7 @@ impl Executor {
             stderr,
             last_words: last_words_path.as_deref().and_then(LastWords::read),
             oom_kills: cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills()),
-            cap: args.host_cap.zip(self.caps.mechanism()),
+            cap: run.host_cap_bytes.zip(self.caps.mechanism()),
         };
         Ok(Some(remains.examine()))
     }

@@ -21,14 +21,9 @@ pub enum Ended {
     /// Exit code 4: what was asked for cannot be had.
     #[error("{0}")]
     NothingFits(String),
-    /// Exit code 5: a comparison found peaks that grew, or runs that no longer end well.
-    #[error(
-        "{regressed} configurations got worse, by more than {tolerance_percent} % of their peak memory"
-    )]
-    Regressed {
-        regressed: usize,
-        tolerance_percent: f64,
-    },
+    /// Exit code 5: a comparison found what got worse.
+    #[error("worse than before: memory of {memory} configurations, load time of {time}")]
+    Regressed { memory: usize, time: usize },
     /// Exit code 130, the shells' own for Ctrl-C.
     #[error("interrupted: what was recorded stays; go on with `{resume}`")]
     Interrupted { resume: String },
@@ -53,7 +48,7 @@ pub const CODES: &str = "Exit codes:
   2    the command line, the manifest or a name in it is wrong; nothing was run
   3    everything was recorded, and some runs failed, or ran out of memory or of time without a host cap
   4    every run ended well, and a claim of the manifest or a memory contract does not hold; advise: nothing fits
-  5    compare: a peak grew beyond the tolerance, or a run no longer ends well
+  5    compare: a peak grew beyond the tolerance, a load takes longer, or a run no longer ends well
   130  interrupted; what was recorded stays, and --resume goes on from it";
 
 /// Prints an error, and chooses the exit code.

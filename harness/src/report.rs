@@ -3,15 +3,15 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use lab::Status;
+use lab::{Measures, Status};
 use pulldown_cmark::{Options, Parser, html};
 
 use crate::atomic;
-use crate::claims::{Finding, Judged, Verdict};
+use crate::claims::{Finding, Found, Judged, Judgement, Verdict};
 use crate::presentation::Presentation;
 use crate::record::Record;
 use crate::sheet::{ABSENT, Sheet, numbers, words};
-use crate::summary::{Line, Spread};
+use crate::summary::Line;
 
 /// Writes both beside the results. `charts` are the names of the pictures in the folder of charts.
 pub fn write(presentation: &Presentation, charts: &[String]) -> anyhow::Result<()> {
@@ -61,7 +61,7 @@ fn about(records: &[Record], first: &Record, last: &Record) -> String {
         died && record.host_cap_bytes.is_some()
     });
     let skipped = ended(|record| record.status == Status::Skipped);
-    let spoilt = ended(|record| record.is_measured() && record.spoilt_by.is_some());
+    let spoilt = ended(|record| record.is_measured() && !record.spoilt_by.is_empty());
     let mut commits: Vec<String> = Vec::new();
     for record in records {
         let commit = record.commit.clone().unwrap_or("unknown".to_owned());
@@ -88,7 +88,7 @@ fn about(records: &[Record], first: &Record, last: &Record) -> String {
         write!(text, ", {skipped} were skipped").expect("a string grows");
     }
     if spoilt > 0 {
-        write!(text, ", {spoilt} of the good ones may be spoilt").expect("a string grows");
+        write!(text, ", {spoilt} of the good ones are spoilt").expect("a string grows");
     }
     write!(
         text,
@@ -107,11 +107,12 @@ fn count(claims: &[Judged<'_>]) -> String {
         same.count()
     };
     format!(
-        "Of {} claims {} hold, {} do not hold, {} do not hold because Burn differs, and {} were not measured.",
+        "Of {} claims {} hold, {} do not hold, {} do not hold because Burn differs, {} are undecided, and {} were not measured.",
         claims.len(),
         of(Verdict::Holds),
         of(Verdict::DoesNotHold),
         of(Verdict::DiffersAsKnown),
+        of(Verdict::Undecided),
         of(Verdict::NotMeasured)
     )
 }
@@ -123,6 +124,7 @@ fn claims_sheet(claims: &[Judged<'_>]) -> Sheet {
             Verdict::Holds => "holds".to_owned(),
             Verdict::DoesNotHold => "**does not hold**".to_owned(),
             Verdict::DiffersAsKnown => "does not hold: Burn differs".to_owned(),
+            Verdict::Undecided => "undecided".to_owned(),
             Verdict::NotMeasured => "not measured".to_owned(),
         };
         let mut found: Vec<String> = judged.findings.iter().map(tell).collect();
@@ -145,10 +147,22 @@ fn claims_sheet(claims: &[Judged<'_>]) -> Sheet {
     }
 }
 
-fn tell((scene, finding): &(String, Finding)) -> String {
-    match finding {
-        Finding::Holds(value) => format!("{value:.2} on {scene}"),
-        Finding::DoesNotHold(value, off) => format!("{value:.2} on {scene}, off {off}"),
+fn tell(judgement: &Judgement) -> String {
+    let scene = &judgement.scene;
+    let shown = |found: &Found| match found.interval {
+        None => format!("{:.2} on {scene}", found.value),
+        Some(interval) => format!(
+            "{:.2} ({:.2} to {:.2}, n = {}) on {scene}",
+            found.value, interval.low, interval.high, interval.runs
+        ),
+    };
+    match &judgement.finding {
+        Finding::Holds(found) => shown(found),
+        Finding::DoesNotHold(found, off) => format!("{}, off {off}", shown(found)),
+        Finding::Undecided(found, reason) => {
+            let found = found.as_ref().map_or(scene.clone(), shown);
+            format!("undecided: {found}: {reason}")
+        }
         Finding::NotMeasured(reason) => format!("not measured on {scene}: {reason}"),
     }
 }
@@ -156,20 +170,30 @@ fn tell((scene, finding): &(String, Finding)) -> String {
 fn contracts_sheet(lines: &[Line]) -> Sheet {
     let judged = lines.iter().filter(|line| line.judged_contracts > 0);
     let rows = judged.map(|line| {
-        let of_contract = |peak: Option<Spread>, contract: Option<u64>| {
-            let share = peak.zip(contract);
+        let of_contract = |peak: fn(&Measures) -> Option<u64>, contract| {
+            let share = line.bytes(peak).zip(line.contract(contract));
             let share = share.map(|(peak, contract)| 100.0 * peak.max / contract as f64);
             share.map_or(ABSENT.to_owned(), |share| format!("{share:.1} %"))
         };
-        let phase = |phase: &Option<String>| phase.clone().unwrap_or(ABSENT.to_owned());
+        let phase = |of: fn(&Measures) -> &Option<String>| {
+            let run = line.median_run();
+            run.and_then(|run| of(&run.measures).clone())
+                .unwrap_or(ABSENT.to_owned())
+        };
         let kept = line.judged_contracts - line.broken_contracts;
         vec![
-            line.configuration.label(),
+            line.label(),
             format!("{kept}/{}", line.judged_contracts),
-            of_contract(line.host_heap_peak_bytes, line.host_contract_bytes),
-            phase(&line.host_peak_phase),
-            of_contract(line.device_in_use_peak_bytes, line.device_contract_bytes),
-            phase(&line.device_peak_phase),
+            of_contract(
+                |measures| measures.host_heap_peak_bytes,
+                |measures| measures.host_contract_bytes,
+            ),
+            phase(|measures| &measures.host_peak_phase),
+            of_contract(
+                |measures| measures.device_in_use_peak_bytes,
+                |measures| measures.device_contract_bytes,
+            ),
+            phase(|measures| &measures.device_peak_phase),
         ]
     });
     Sheet {

@@ -1,6 +1,7 @@
 //! A folder of results: who holds it, its rows, its timelines. One row a run, appended and synced as soon as the
 //! run ends.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,10 @@ use anyhow::{Context, bail, ensure};
 use lab::Sample;
 
 use crate::atomic;
-use crate::record::{Record, SCHEMA, round};
+use crate::record::{self, Dropped, Record, Rows, SCHEMA, SCHEMA_FILE, round};
+
+/// What the description of the machine is called that is kept with the results.
+pub const MACHINE: &str = "machine.toml";
 
 /// A folder of results that this process holds, and appends to.
 pub struct Results {
@@ -38,7 +42,8 @@ impl Results {
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         let whole = whole_rows(&bytes);
-        let records = parse(whole, &path)?;
+        let Rows { records, dropped } = record::read(whole, &path, &devices(folder))?;
+        tell_dropped(&path, &dropped);
         if let Some(old) = records.iter().find(|record| record.schema != SCHEMA) {
             bail!(
                 "{}: was recorded by another version of the harness (schema {}, this one writes {SCHEMA}): go on \
@@ -47,6 +52,14 @@ impl Results {
                 old.schema
             );
         }
+        let own = record::write_row(&Record::unmeasured(), true)?;
+        if !whole.is_empty() && first_line(whole) != first_line(&own) {
+            bail!(
+                "{}: its columns are not those of this harness: go on in another folder with --out",
+                path.display()
+            );
+        }
+        atomic::write(&folder.join(SCHEMA_FILE), record::dictionary())?;
         let runs = OpenOptions::new()
             .create(true)
             .append(true)
@@ -87,11 +100,7 @@ impl Results {
             let path = timeline_path(&self.folder, &record.run_id);
             write_timeline(&path, timeline).with_context(what_stays)?;
         }
-        let mut writer = csv::WriterBuilder::new()
-            .has_headers(self.whole_bytes == 0)
-            .from_writer(Vec::new());
-        writer.serialize(record)?;
-        let row = writer.into_inner()?;
+        let row = record::write_row(record, self.whole_bytes == 0)?;
         // In one write: a reader never sees half a row of a harness that is still running.
         let written = self
             .runs
@@ -115,7 +124,9 @@ pub fn read_runs(folder: &Path) -> anyhow::Result<Vec<Record>> {
     };
     let bytes = std::fs::read(&path)
         .with_context(|| format!("{}: no results can be read there", path.display()))?;
-    let records = parse(whole_rows(&bytes), &path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let Rows { records, dropped } = record::read(whole_rows(&bytes), &path, &devices(folder))?;
+    tell_dropped(&path, &dropped);
     ensure!(
         !records.is_empty(),
         "{}: nothing is recorded there yet",
@@ -186,10 +197,39 @@ fn whole_rows(bytes: &[u8]) -> &[u8] {
     &bytes[..end.map_or(0, |end| end + 1)]
 }
 
-fn parse(bytes: &[u8], path: &Path) -> anyhow::Result<Vec<Record>> {
-    let rows = csv::Reader::from_reader(bytes).into_deserialize();
-    let rows: Result<Vec<Record>, _> = rows.collect();
-    rows.with_context(|| format!("{}: is no record of this version", path.display()))
+fn first_line(bytes: &[u8]) -> &[u8] {
+    bytes
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default()
+}
+
+/// What each device of a folder's machine is, where the folder tells.
+fn devices(folder: &Path) -> BTreeMap<String, String> {
+    let machine = std::fs::read_to_string(folder.join(MACHINE)).unwrap_or_default();
+    let machine: Option<toml::Table> = machine.parse().ok();
+    let devices = machine.and_then(|mut machine| machine.remove("devices"));
+    devices
+        .and_then(|devices| devices.try_into().ok())
+        .unwrap_or_default()
+}
+
+/// Names the lines that are left out. They stay in the file as they are.
+fn tell_dropped(path: &Path, dropped: &[Dropped]) {
+    const TOLD: usize = 5;
+    for Dropped { line, reason } in dropped.iter().take(TOLD) {
+        eprintln!(
+            "warning: {}: line {line} is left out: {reason}",
+            path.display()
+        );
+    }
+    if dropped.len() > TOLD {
+        let more = dropped.len() - TOLD;
+        eprintln!(
+            "warning: {}: {more} more lines are left out",
+            path.display()
+        );
+    }
 }
 
 fn write_timeline(path: &Path, timeline: &[Sample]) -> anyhow::Result<()> {
@@ -271,24 +311,37 @@ mod tests {
     #[test]
     fn rows_of_an_older_version_are_read_and_not_mixed_with_new_ones() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = csv::Writer::from_writer(Vec::new());
-        writer.serialize(example("a")).unwrap();
-        let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
-        let (header, row) = text.split_once('\n').unwrap();
-        // The first schema ended at `contract_held`, and had no more columns.
-        let old_header = header.split(",host_rss_baseline_bytes").next().unwrap();
-        let extra = header[old_header.len()..].matches(',').count();
-        let mut old_row = row.trim_end().replacen(&SCHEMA.to_string(), "1", 1);
-        for _ in 0..extra {
-            old_row.truncate(old_row.rfind(',').unwrap());
-        }
-        std::fs::write(
-            runs_path(folder.path()),
-            format!("{old_header}\n{old_row}\n"),
-        )
-        .unwrap();
+        let row = String::from_utf8(record::write_row(&example("a"), true).unwrap()).unwrap();
+        let (header, row) = row.split_once('\n').unwrap();
+        let row = row.replacen(&SCHEMA.to_string(), "1", 1);
+        std::fs::write(runs_path(folder.path()), format!("{header}\n{row}")).unwrap();
         assert_eq!(read_runs(folder.path()).unwrap()[0].schema, 1);
         let refused = Results::open(folder.path(), true).err().unwrap();
         assert!(format!("{refused:#}").contains("schema 1"), "{refused:#}");
+    }
+
+    #[test]
+    fn a_foreign_row_is_left_out_and_never_rewritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut results, _) = Results::open(folder.path(), true).unwrap();
+        results.append(&example("a"), &[]).unwrap();
+        drop(results);
+        let path = runs_path(folder.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend(b"what,is,this\n");
+        std::fs::write(&path, &bytes).unwrap();
+        let (mut results, rows) = Results::open(folder.path(), true).unwrap();
+        assert_eq!(ids(&rows), ["a"]);
+        results.append(&example("b"), &[]).unwrap();
+        assert_eq!(ids(&read_runs(folder.path()).unwrap()), ["a", "b"]);
+        assert!(std::fs::read(&path).unwrap().starts_with(&bytes));
+    }
+
+    #[test]
+    fn a_row_says_what_its_device_is_and_a_former_one_is_told_by_its_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(MACHINE), "[devices]\nflex = 'a CPU'\n").unwrap();
+        assert_eq!(devices(folder.path())["flex"], "a CPU");
+        assert!(devices(&folder.path().join("nowhere")).is_empty());
     }
 }

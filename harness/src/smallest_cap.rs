@@ -75,6 +75,8 @@ impl Search {
 pub struct Found {
     /// Without a cap.
     pub configuration: Configuration,
+    /// What the device is, and what drives it, where the record tells.
+    pub driver: Option<String>,
     pub model_bytes: u64,
     /// Peak resident memory of a run without a cap: what the study would have told.
     pub uncapped_rss_peak_bytes: Option<u64>,
@@ -147,10 +149,11 @@ pub fn found(records: &[Record]) -> Vec<Found> {
         let died = probes.iter().filter(|row| !row.is_measured());
         let too_small = died.max_by_key(|row| row.host_cap_bytes);
         found.push(Found {
+            driver: rows[0].driver.clone(),
             model_bytes: rows[0].model_bytes,
             uncapped_rss_peak_bytes: free
                 .filter(|row| row.is_measured())
-                .filter_map(|row| row.host_rss_peak_bytes)
+                .filter_map(|row| row.measures.host_rss_peak_bytes)
                 .max(),
             smallest_of_repeats_bytes: repeats.iter().map(|&repeat| smallest(repeat)).collect(),
             too_small: too_small.and_then(|row| {

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use lab::Status;
+use lab::{Measures, Quantity, Spoiling, Status, Unit};
 
 use crate::atomic;
 use crate::configuration::Configuration;
 use crate::record::Record;
 use crate::registry;
 
-/// Median, minimum and maximum of a measure over the repeats of a configuration.
+/// A measure over the repeats of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     pub median: f64,
     pub min: f64,
     pub max: f64,
+    /// How many runs it rests on.
+    pub runs: usize,
 }
 
 impl Spread {
@@ -28,7 +30,12 @@ impl Spread {
             1 => values[middle],
             _ => (values[middle - 1] + values[middle]) / 2.0,
         };
-        Some(Spread { median, min, max })
+        Some(Spread {
+            median,
+            min,
+            max,
+            runs: values.len(),
+        })
     }
 }
 
@@ -51,11 +58,13 @@ impl Spoilt {
     }
 }
 
-/// The runs of one configuration, summed up. Measures are those of runs that ended ok and verified.
+/// The runs of one configuration, summed up.
 #[derive(Debug, Clone)]
 pub struct Line {
     pub configuration: Configuration,
     pub backend: String,
+    /// What the device is, and what drives it, where the record tells.
+    pub driver: Option<String>,
     /// What loaded it: a framework and its version, where the record tells.
     pub framework: Option<String>,
     pub model_bytes: u64,
@@ -71,68 +80,61 @@ pub struct Line {
     /// Runs whose peaks could be held against what their experiment promises, and those over it.
     pub judged_contracts: usize,
     pub broken_contracts: usize,
-    pub host_contract_bytes: Option<u64>,
-    pub device_contract_bytes: Option<u64>,
-    /// Runs that something may have spoilt, and by what the first of them.
-    pub spoilt: usize,
-    pub spoilt_by: Option<String>,
-    /// The measures are those of spoilt runs: there are no others.
-    pub is_spoilt: bool,
-    /// Phases in which the peaks of the median run were set.
-    pub host_peak_phase: Option<String>,
-    pub device_peak_phase: Option<String>,
-    /// Of the clean runs, and of those that may be spoilt.
-    pub load_samples_seconds: Vec<f64>,
-    pub spoilt_load_samples_seconds: Vec<f64>,
-    pub load_seconds: Option<Spread>,
-    pub first_forward_seconds: Option<Spread>,
-    /// Load and first forward together: what a person waits for.
-    pub ready_seconds: Option<Spread>,
-    pub logits_error: Option<Spread>,
-    pub host_heap_peak_bytes: Option<Spread>,
-    pub host_rss_peak_bytes: Option<Spread>,
-    pub host_anon_peak_bytes: Option<Spread>,
-    pub host_file_peak_bytes: Option<Spread>,
-    pub host_cgroup_peak_bytes: Option<Spread>,
-    pub device_in_use_peak_bytes: Option<Spread>,
-    pub device_reserved_peak_bytes: Option<Spread>,
-    pub device_driver_peak_bytes: Option<Spread>,
-    pub device_pool_used_peak_bytes: Option<Spread>,
-    pub device_pool_reserved_peak_bytes: Option<Spread>,
-    /// Of the run with the median load time: the one whose timeline is shown.
-    pub median_run_id: Option<String>,
+    /// Runs that ended ok and verified, the fastest first: measures are theirs.
+    pub good: Vec<Good>,
+    count_spoilt: Spoilt,
 }
 
-/// A measure of a line, under the name that it has in records.
-pub type Measure = (&'static str, fn(&Line) -> Option<Spread>);
+/// A run that ended ok and verified.
+#[derive(Debug, Clone)]
+pub struct Good {
+    pub run_id: String,
+    pub repeat: u32,
+    pub spoilt_by: Vec<Spoiling>,
+    pub measures: Measures,
+}
 
-/// Everything that is measured.
-pub const MEASURES: [Measure; 14] = [
-    ("load_seconds", |line| line.load_seconds),
-    ("first_forward_seconds", |line| line.first_forward_seconds),
-    ("ready_seconds", |line| line.ready_seconds),
-    ("logits_error", |line| line.logits_error),
-    ("host_heap_peak_bytes", |line| line.host_heap_peak_bytes),
-    ("host_rss_peak_bytes", |line| line.host_rss_peak_bytes),
-    ("host_anon_peak_bytes", |line| line.host_anon_peak_bytes),
-    ("host_file_peak_bytes", |line| line.host_file_peak_bytes),
-    ("host_cgroup_peak_bytes", |line| line.host_cgroup_peak_bytes),
-    ("device_in_use_peak_bytes", |line| {
-        line.device_in_use_peak_bytes
-    }),
-    ("device_reserved_peak_bytes", |line| {
-        line.device_reserved_peak_bytes
-    }),
-    ("device_driver_peak_bytes", |line| {
-        line.device_driver_peak_bytes
-    }),
-    ("device_pool_used_peak_bytes", |line| {
-        line.device_pool_used_peak_bytes
-    }),
-    ("device_pool_reserved_peak_bytes", |line| {
-        line.device_pool_reserved_peak_bytes
-    }),
-];
+impl Good {
+    /// Whether something moved numbers of this kind.
+    pub fn is_spoilt(&self, quantity: Quantity) -> bool {
+        self.spoilt_by
+            .iter()
+            .any(|spoiling| spoiling.moves(quantity))
+    }
+}
+
+/// A measure by its name: a column of what is measured, or computed from some.
+#[derive(Clone, Copy)]
+pub struct Measure {
+    pub name: &'static str,
+    pub quantity: Quantity,
+    pub of: fn(&Measures) -> Option<f64>,
+}
+
+/// Everything that is measured and a number, in the order of records.
+pub fn measures() -> impl Iterator<Item = Measure> {
+    let ready = Measure {
+        name: "ready_seconds",
+        quantity: Quantity::Time,
+        of: Measures::ready_seconds,
+    };
+    let columns = Measures::COLUMNS.iter();
+    let numbers = columns.filter(|column| !matches!(column.unit, Unit::Text | Unit::Boolean));
+    let named = numbers.map(|column| Measure {
+        name: column.name,
+        quantity: match column.unit {
+            Unit::Seconds => Quantity::Time,
+            _ => Quantity::Memory,
+        },
+        of: column.number,
+    });
+    named.chain([ready])
+}
+
+/// The measure of this name.
+pub fn measure(name: &str) -> Option<Measure> {
+    measures().find(|measure| measure.name == name)
+}
 
 /// The rows of each configuration, made by the code that made its last one: after a change of the code, what
 /// was measured before stays recorded and is not mixed with what is measured now.
@@ -175,40 +177,22 @@ pub fn summarise(records: &[Record], spoilt: Spoilt) -> Vec<Line> {
 }
 
 fn line(configuration: Configuration, rows: &[&Record], count_spoilt: Spoilt) -> Line {
-    let ok: Vec<&Record> = rows
+    let mut ok: Vec<&Record> = rows
         .iter()
         .copied()
         .filter(|row| row.is_measured())
         .collect();
-    let (clean, spoilt): (Vec<&Record>, Vec<&Record>) =
-        ok.iter().partition(|row| row.spoilt_by.is_none());
-    let is_spoilt = clean.is_empty() && !spoilt.is_empty();
-    let mut counted = match count_spoilt {
-        Spoilt::LeftOut if !is_spoilt => clean.clone(),
-        _ => ok.clone(),
-    };
-    counted.sort_by(|a, b| {
-        let key = |row: &Record| row.load_seconds.unwrap_or(f64::INFINITY);
+    ok.sort_by(|a, b| {
+        let key = |row: &Record| row.measures.load_seconds.unwrap_or(f64::INFINITY);
         key(a).total_cmp(&key(b))
     });
-    let spread = |field: fn(&Record) -> Option<u64>| {
-        Spread::of(
-            counted
-                .iter()
-                .filter_map(|row| field(row))
-                .map(|bytes| bytes as f64),
-        )
-    };
-    let seconds =
-        |field: fn(&Record) -> Option<f64>| Spread::of(counted.iter().filter_map(|row| field(row)));
-    let samples = |rows: &[&Record]| rows.iter().filter_map(|row| row.load_seconds).collect();
-    let median_run = counted.get(counted.len().saturating_sub(1) / 2);
     let trouble = rows.iter().find(|row| !row.is_measured());
     let judged = || ok.iter().filter_map(|row| row.contract_held);
     let first = rows[0];
     Line {
         configuration,
         backend: first.backend.clone(),
+        driver: rows.iter().find_map(|row| row.driver.clone()),
         framework: ok.iter().find_map(|row| row.framework.clone()),
         model_bytes: first.model_bytes,
         largest_tensor_bytes: first.largest_tensor_bytes,
@@ -223,45 +207,113 @@ fn line(configuration: Configuration, rows: &[&Record], count_spoilt: Spoilt) ->
         trouble: trouble.map(|row| (row.status, row.reason.clone().unwrap_or_default())),
         judged_contracts: judged().count(),
         broken_contracts: judged().filter(|held| !held).count(),
-        host_contract_bytes: ok.iter().find_map(|row| row.host_contract_bytes),
-        device_contract_bytes: ok.iter().find_map(|row| row.device_contract_bytes),
-        spoilt: spoilt.len(),
-        spoilt_by: spoilt.first().and_then(|row| row.spoilt_by.clone()),
-        is_spoilt,
-        host_peak_phase: median_run.and_then(|row| row.host_peak_phase.clone()),
-        device_peak_phase: median_run.and_then(|row| row.device_peak_phase.clone()),
-        load_samples_seconds: samples(&clean),
-        spoilt_load_samples_seconds: samples(&spoilt),
-        load_seconds: seconds(|row| row.load_seconds),
-        first_forward_seconds: seconds(|row| row.first_forward_seconds),
-        ready_seconds: seconds(|row| Some(row.load_seconds? + row.first_forward_seconds?)),
-        logits_error: seconds(|row| row.logits_error),
-        host_heap_peak_bytes: spread(|row| row.host_heap_peak_bytes),
-        host_rss_peak_bytes: spread(|row| row.host_rss_peak_bytes),
-        host_anon_peak_bytes: spread(|row| row.host_anon_peak_bytes),
-        host_file_peak_bytes: spread(|row| row.host_file_peak_bytes),
-        host_cgroup_peak_bytes: spread(|row| row.host_cgroup_peak_bytes),
-        device_in_use_peak_bytes: spread(|row| row.device_in_use_peak_bytes),
-        device_reserved_peak_bytes: spread(|row| row.device_reserved_peak_bytes),
-        device_driver_peak_bytes: spread(|row| row.device_driver_peak_bytes),
-        device_pool_used_peak_bytes: spread(|row| row.device_pool_used_peak_bytes),
-        device_pool_reserved_peak_bytes: spread(|row| row.device_pool_reserved_peak_bytes),
-        median_run_id: median_run.map(|row| row.run_id.clone()),
+        count_spoilt,
+        good: ok
+            .into_iter()
+            .map(|row| Good {
+                run_id: row.run_id.clone(),
+                repeat: row.repeat,
+                spoilt_by: row.spoilt_by.clone(),
+                measures: row.measures.clone(),
+            })
+            .collect(),
     }
 }
 
 impl Line {
+    /// A measure in bytes.
+    pub fn bytes(&self, of: fn(&Measures) -> Option<u64>) -> Option<Spread> {
+        let good = self.counted(Quantity::Memory);
+        Spread::of(good.filter_map(|good| Some(of(&good.measures)? as f64)))
+    }
+
+    /// A measure in seconds.
+    pub fn seconds(&self, of: fn(&Measures) -> Option<f64>) -> Option<Spread> {
+        let good = self.counted(Quantity::Time);
+        Spread::of(good.filter_map(|good| of(&good.measures)))
+    }
+
+    /// Any measure, by its definition.
+    pub fn spread(&self, measure: Measure) -> Option<Spread> {
+        let good = self.counted(measure.quantity);
+        Spread::of(good.filter_map(|good| (measure.of)(&good.measures)))
+    }
+
+    /// How far logits are from the reference.
+    pub fn logits_error(&self) -> Option<f64> {
+        let good = self.counted(Quantity::Memory);
+        let errors = good.filter_map(|good| good.measures.logits_error);
+        Spread::of(errors).map(|spread| spread.median)
+    }
+
+    /// What the technique promises, where it promises anything.
+    pub fn contract(&self, of: fn(&Measures) -> Option<u64>) -> Option<u64> {
+        self.good.iter().find_map(|good| of(&good.measures))
+    }
+
+    /// The runs that numbers of this kind rest on: those that are not spoilt, or all where there are no others.
+    pub fn counted(&self, quantity: Quantity) -> impl Iterator<Item = &Good> {
+        let all = self.count_spoilt == Spoilt::Counted || self.is_spoilt(quantity);
+        let good = self.good.iter();
+        good.filter(move |good| all || !good.is_spoilt(quantity))
+    }
+
+    /// Whether all runs are spoilt for numbers of this kind, so that these rest on spoilt ones.
+    pub fn is_spoilt(&self, quantity: Quantity) -> bool {
+        !self.good.is_empty() && self.good.iter().all(|good| good.is_spoilt(quantity))
+    }
+
+    /// The run with the median load time: the one whose timeline and phases are shown.
+    pub fn median_run(&self) -> Option<&Good> {
+        let counted: Vec<&Good> = self.counted(Quantity::Time).collect();
+        counted.get(counted.len().saturating_sub(1) / 2).copied()
+    }
+
+    /// What spoilt runs of it for numbers of this kind, each once.
+    pub fn spoilt_by(&self, quantity: Quantity) -> Vec<Spoiling> {
+        let all = self.good.iter().flat_map(|good| &good.spoilt_by);
+        let mut found: Vec<Spoiling> = all
+            .copied()
+            .filter(|spoiling| spoiling.moves(quantity))
+            .collect();
+        found.sort();
+        found.dedup();
+        found
+    }
+
     /// A peak as a multiple of the model's bytes.
     pub fn times_model(&self, bytes: f64) -> f64 {
         bytes / self.model_bytes as f64
     }
+
+    /// What it was measured on, as people are told: a driver that runs on the CPU is named.
+    pub fn device_name(&self) -> String {
+        device_name(&self.configuration.device, self.driver.as_deref())
+    }
+
+    /// `naive, software Vulkan: llvmpipe, medium, f32, warm`, with the cap where there is one.
+    pub fn label(&self) -> String {
+        self.configuration.label(&self.device_name())
+    }
 }
 
-/// `summary.csv`: medians, minima, maxima and multiples of the model.
+/// `software Vulkan: llvmpipe` for a driver that runs on the CPU, and otherwise what manifests call the device.
+pub fn device_name(device: &str, driver: Option<&str>) -> String {
+    match driver.filter(|driver| driver.starts_with(lab::SOFTWARE_VULKAN)) {
+        Some(driver) => {
+            let end = driver.find([',', '(']).unwrap_or(driver.len());
+            driver[..end].trim_end().to_owned()
+        }
+        None => device.to_owned(),
+    }
+}
+
+/// `summary.csv`: medians, minima, maxima, how many runs they rest on, and multiples of the model.
 pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let mut header: Vec<String> = [
         "device",
+        "driver",
         "backend",
         "model",
         "dtype",
@@ -275,15 +327,17 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
         "largest_tensor_bytes",
         "runs",
         "ok",
-        "spoilt",
+        "spoilt_for_time",
+        "spoilt_for_memory",
         "host_peak_phase",
         "device_peak_phase",
     ]
     .map(str::to_owned)
     .to_vec();
-    for (name, _) in MEASURES {
-        header.extend(["median", "min", "max"].map(|which| format!("{name}_{which}")));
-        if name.ends_with("_bytes") {
+    for measure in measures() {
+        let name = measure.name;
+        header.extend(["median", "min", "max", "runs"].map(|which| format!("{name}_{which}")));
+        if is_peak(measure) {
             header.push(format!("{}_times_model", name.trim_end_matches("_bytes")));
         }
     }
@@ -291,8 +345,18 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
     for line in lines {
         let configuration = &line.configuration;
         let cap = configuration.host_cap_bytes.map(|cap| cap.to_string());
+        let spoilt = |quantity| {
+            let spoilt = line.good.iter().filter(|good| good.is_spoilt(quantity));
+            spoilt.count().to_string()
+        };
+        let phase = |of: fn(&Measures) -> &Option<String>| {
+            let run = line.median_run();
+            run.and_then(|run| of(&run.measures).clone())
+                .unwrap_or_default()
+        };
         let mut row = vec![
             configuration.device.clone(),
+            line.driver.clone().unwrap_or_default(),
             line.backend.clone(),
             configuration.model.clone(),
             configuration.dtype.clone(),
@@ -301,29 +365,38 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
             configuration.format.clone().unwrap_or_default(),
             configuration.experiment.clone(),
             line.framework.clone().unwrap_or_default(),
-            configuration.tuning.clone().unwrap_or_default(),
+            configuration.tuned.to_string(),
             line.model_bytes.to_string(),
             line.largest_tensor_bytes.to_string(),
             line.runs.to_string(),
             line.ok.to_string(),
-            line.spoilt.to_string(),
-            line.host_peak_phase.clone().unwrap_or_default(),
-            line.device_peak_phase.clone().unwrap_or_default(),
+            spoilt(Quantity::Time),
+            spoilt(Quantity::Memory),
+            phase(|measures| &measures.host_peak_phase),
+            phase(|measures| &measures.device_peak_phase),
         ];
-        for (name, measure) in MEASURES {
-            let Some(spread) = measure(line) else {
-                let columns = if name.ends_with("_bytes") { 4 } else { 3 };
-                row.extend(vec![String::new(); columns]);
-                continue;
-            };
-            row.extend([spread.median, spread.min, spread.max].map(|value| value.to_string()));
-            if name.ends_with("_bytes") {
-                row.push(format!("{:.4}", line.times_model(spread.median)));
+        for measure in measures() {
+            match line.spread(measure) {
+                Some(spread) => {
+                    let Spread {
+                        median, min, max, ..
+                    } = spread;
+                    row.extend([median, min, max].map(|value| value.to_string()));
+                    row.push(spread.runs.to_string());
+                    if is_peak(measure) {
+                        row.push(format!("{:.4}", line.times_model(median)));
+                    }
+                }
+                None => row.extend(vec![String::new(); if is_peak(measure) { 5 } else { 4 }]),
             }
         }
         writer.write_record(row)?;
     }
     atomic::write(path, writer.into_inner()?)
+}
+
+fn is_peak(measure: Measure) -> bool {
+    measure.name.ends_with("_peak_bytes")
 }
 
 #[cfg(test)]
@@ -338,39 +411,72 @@ mod tests {
         assert!(Spread::of([]).is_none());
     }
 
-    fn row(commit: &str, load_seconds: f64, spoilt_by: Option<&str>) -> Record {
+    fn row(commit: &str, load_seconds: f64, spoilt_by: &[Spoiling]) -> Record {
         Record {
             commit: Some(commit.to_owned()),
             status: Status::Ok,
             verified: true,
             model_bytes: 1,
-            load_seconds: Some(load_seconds),
-            spoilt_by: spoilt_by.map(str::to_owned),
+            spoilt_by: spoilt_by.to_vec(),
+            measures: Measures {
+                load_seconds: Some(load_seconds),
+                host_heap_peak_bytes: Some(load_seconds as u64),
+                ..Measures::default()
+            },
             ..Record::unmeasured()
         }
     }
 
-    fn median(records: &[Record], spoilt: Spoilt) -> (f64, bool) {
-        let lines = summarise(records, spoilt);
+    fn line_of(records: &[Record], spoilt: Spoilt) -> Line {
+        let mut lines = summarise(records, spoilt);
         assert_eq!(lines.len(), 1);
-        (lines[0].load_seconds.unwrap().median, lines[0].is_spoilt)
+        lines.remove(0)
+    }
+
+    fn load(line: &Line) -> (f64, usize) {
+        let spread = line.seconds(|measures| measures.load_seconds).unwrap();
+        (spread.median, spread.runs)
     }
 
     #[test]
     fn spoilt_runs_are_left_out_unless_asked_for_or_nothing_else_is_there() {
         let rows = [
-            row("a", 1.0, None),
-            row("a", 2.0, None),
-            row("a", 9.0, Some("swap")),
+            row("a", 1.0, &[]),
+            row("a", 2.0, &[]),
+            row("a", 9.0, &[Spoiling::Swap]),
         ];
-        assert_eq!(median(&rows, Spoilt::LeftOut), (1.5, false));
-        assert_eq!(median(&rows, Spoilt::Counted), (2.0, false));
-        assert_eq!(median(&rows[2..], Spoilt::LeftOut), (9.0, true));
+        assert_eq!(load(&line_of(&rows, Spoilt::LeftOut)), (1.5, 2));
+        assert_eq!(load(&line_of(&rows, Spoilt::Counted)), (2.0, 3));
+        let alone = line_of(&rows[2..], Spoilt::LeftOut);
+        assert_eq!(load(&alone), (9.0, 1));
+        assert!(alone.is_spoilt(Quantity::Time) && alone.is_spoilt(Quantity::Memory));
+    }
+
+    #[test]
+    fn a_run_that_waited_is_left_out_of_times_and_not_of_peaks() {
+        let rows = [row("a", 1.0, &[]), row("a", 9.0, &[Spoiling::Disk])];
+        let line = line_of(&rows, Spoilt::LeftOut);
+        assert_eq!(load(&line), (1.0, 1));
+        let heap = line
+            .bytes(|measures| measures.host_heap_peak_bytes)
+            .unwrap();
+        assert_eq!((heap.median, heap.runs), (5.0, 2));
+    }
+
+    #[test]
+    fn a_software_driver_is_never_called_after_the_gpu_it_poses_as() {
+        let driver = "software Vulkan: llvmpipe (LLVM 15.0.6, 256 bits), Mesa 22.3.6";
+        assert_eq!(
+            device_name("vulkan", Some(driver)),
+            "software Vulkan: llvmpipe"
+        );
+        assert_eq!(device_name("vulkan:1", Some("A GPU, driver 1")), "vulkan:1");
+        assert_eq!(device_name("flex", None), "flex");
     }
 
     #[test]
     fn what_older_code_measured_is_not_mixed_with_what_newer_code_did() {
-        let rows = [row("a", 1.0, None), row("b", 5.0, None)];
-        assert_eq!(median(&rows, Spoilt::LeftOut), (5.0, false));
+        let rows = [row("a", 1.0, &[]), row("b", 5.0, &[])];
+        assert_eq!(load(&line_of(&rows, Spoilt::LeftOut)), (5.0, 1));
     }
 }

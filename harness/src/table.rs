@@ -1,9 +1,11 @@
 //! The summary in tables: one for each device, size, dtype, cache state and host cap, and one of the smallest
 //! caps survived.
 
+use lab::{Measures, Quantity, Spoiling};
+
 use crate::sheet::{ABSENT, Sheet, numbers, words};
 use crate::smallest_cap::{Found, step_bytes};
-use crate::summary::{Line, Spread};
+use crate::summary::{Line, Spread, device_name};
 use crate::units;
 
 /// The lines of one device, size, dtype, cache state and host cap.
@@ -47,9 +49,10 @@ impl Group<'_> {
         let model = units::bytes(self.lines[0].model_bytes);
         let cap = self.host_cap_bytes.map(units::bytes);
         let cap = cap.map_or(String::new(), |cap| format!(", host cap {cap}"));
+        let device = self.lines[0].device_name();
         format!(
-            "{}, {} ({model}, {}), {} cache{cap}",
-            self.device, self.model, self.dtype, self.cache
+            "{device}, {} ({model}, {}), {} cache{cap}",
+            self.model, self.dtype, self.cache
         )
     }
 
@@ -73,19 +76,15 @@ impl Group<'_> {
                 ));
             }
         }
-        // One remark for all that the same thing may have spoilt.
+        // One remark for all that the same thing has spoilt.
         let mut spoilt: Vec<(String, Vec<&str>)> = Vec::new();
         for line in &self.lines {
-            let Some(why) = &line.spoilt_by else { continue };
-            let what = match line.is_spoilt {
-                true => "the numbers are those of runs that may be spoilt",
-                false => "left out of the numbers",
-            };
-            let said = format!("{} of {} runs, {what}: {why}", line.spoilt, line.ok);
             let name = &*line.configuration.experiment;
-            match spoilt.iter_mut().find(|(known, _)| *known == said) {
-                Some((_, names)) => names.push(name),
-                None => spoilt.push((said, vec![name])),
+            for said in spoilt_remarks(line) {
+                match spoilt.iter_mut().find(|(known, _)| *known == said) {
+                    Some((_, names)) => names.push(name),
+                    None => spoilt.push((said, vec![name])),
+                }
             }
         }
         let told = spoilt.into_iter();
@@ -104,7 +103,7 @@ impl Group<'_> {
         frameworks.sort();
         frameworks.dedup();
         let shows_framework = frameworks.len() > 1;
-        let shows_ready = self.lines.iter().any(|line| line.ready_seconds.is_some());
+        let shows_ready = self.lines.iter().any(|line| ready(line).is_some());
         if shows_framework {
             columns.push(words("by"));
         }
@@ -128,15 +127,18 @@ impl Group<'_> {
                 row.push(line.framework.clone().unwrap_or_else(|| ABSENT.to_owned()));
             }
             if self.is_discrete() {
-                row.push(peak(line, line.device_in_use_peak_bytes));
+                row.push(peak(line, |measures| measures.device_in_use_peak_bytes));
             }
-            row.push(peak(line, line.host_heap_peak_bytes));
-            row.push(peak(line, line.host_rss_peak_bytes));
-            row.push(peak(line, line.host_file_peak_bytes));
-            row.push(load(line));
+            row.push(peak(line, |measures| measures.host_heap_peak_bytes));
+            row.push(peak(line, |measures| measures.host_rss_peak_bytes));
+            row.push(peak(line, |measures| measures.host_file_peak_bytes));
+            row.push(match (load(line), &line.trouble) {
+                (Some(spread), _) => time(spread),
+                (None, Some((status, _))) => status.to_string(),
+                (None, None) => ABSENT.to_owned(),
+            });
             if shows_ready {
-                let ready = line.ready_seconds;
-                row.push(ready.map_or(ABSENT.to_owned(), |ready| units::seconds(ready.median)));
+                row.push(ready(line).map_or(ABSENT.to_owned(), time));
             }
             row.push(format!("{}/{}", line.ok, line.runs));
             row
@@ -150,8 +152,16 @@ impl Group<'_> {
     }
 }
 
-fn peak(line: &Line, bytes: Option<Spread>) -> String {
-    match bytes {
+fn load(line: &Line) -> Option<Spread> {
+    line.seconds(|measures| measures.load_seconds)
+}
+
+fn ready(line: &Line) -> Option<Spread> {
+    line.seconds(Measures::ready_seconds)
+}
+
+fn peak(line: &Line, of: fn(&Measures) -> Option<u64>) -> String {
+    match line.bytes(of) {
         Some(spread) => times_model(spread.median as u64, line.model_bytes),
         None => ABSENT.to_owned(),
     }
@@ -162,12 +172,80 @@ fn times_model(bytes: u64, model_bytes: u64) -> String {
     format!("{} ({times:.2}×)", units::bytes(bytes))
 }
 
-fn load(line: &Line) -> String {
-    match (line.load_seconds, &line.trouble) {
-        (Some(spread), _) => units::seconds(spread.median),
-        (None, Some((status, _))) => status.to_string(),
-        (None, None) => ABSENT.to_owned(),
+/// `1.62 s (1.58 to 2.10, n = 3)`
+pub fn time(spread: Spread) -> String {
+    let median = units::seconds(spread.median);
+    match spread.runs {
+        1 => format!("{median} (n = 1)"),
+        runs => {
+            let [min, max] = [spread.min, spread.max].map(units::seconds);
+            let min = min.trim_end_matches(" s");
+            let max = max.trim_end_matches(" s");
+            format!("{median} ({min} to {max}, n = {runs})")
+        }
     }
+}
+
+/// A median that moves by more than this share when spoilt runs are left out is shown both ways.
+const MOVED_SHARE: f64 = 0.10;
+
+/// What spoilt runs of a line, how many, and what it changes.
+fn spoilt_remarks(line: &Line) -> Vec<String> {
+    let mut remarks: Vec<String> = Vec::new();
+    for (quantity, numbers) in [(Quantity::Memory, "peaks"), (Quantity::Time, "times")] {
+        let spoilt = line.good.iter().filter(|good| good.is_spoilt(quantity));
+        let (spoilt, all) = (spoilt.count(), line.good.len());
+        if spoilt == 0 {
+            continue;
+        }
+        let by: Vec<&str> = line
+            .spoilt_by(quantity)
+            .into_iter()
+            .map(Spoiling::describe)
+            .collect();
+        let by = by.join(" and ");
+        let mut said = match line.is_spoilt(quantity) {
+            true => format!("all {all} runs are spoilt by {by}: the {numbers} are theirs"),
+            false => {
+                format!("{spoilt} of {all} runs, spoilt by {by}, are left out of the {numbers}")
+            }
+        };
+        // What spoils peaks spoils times, too: once is enough.
+        if quantity == Quantity::Time && !remarks.is_empty() {
+            let memory = line
+                .good
+                .iter()
+                .filter(|good| good.is_spoilt(Quantity::Memory));
+            if memory.count() == spoilt {
+                said = String::new();
+            }
+        }
+        if quantity == Quantity::Time
+            && let (Some(used), Some(all)) = (load(line), load_of_all(line))
+            && (all.median / used.median - 1.0).abs() > MOVED_SHARE
+        {
+            let moved = format!(
+                "with them the load's median is {}",
+                units::seconds(all.median)
+            );
+            said = match said.is_empty() {
+                true => moved,
+                false => format!("{said}; {moved}"),
+            };
+        }
+        if !said.is_empty() {
+            remarks.push(said);
+        }
+    }
+    remarks
+}
+
+fn load_of_all(line: &Line) -> Option<Spread> {
+    Spread::of(
+        line.good
+            .iter()
+            .filter_map(|good| good.measures.load_seconds),
+    )
 }
 
 /// For the terminal.
@@ -214,9 +292,10 @@ pub fn caps_by_scene(found: &[Found]) -> Vec<Vec<&Found>> {
 pub fn caps_title(scene: &[&Found]) -> String {
     let c = &scene[0].configuration;
     let model = units::bytes(scene[0].model_bytes);
+    let device = device_name(&c.device, scene[0].driver.as_deref());
     format!(
-        "{}, {} ({model}, {}), {} cache",
-        c.device, c.model, c.dtype, c.cache
+        "{device}, {} ({model}, {}), {} cache",
+        c.model, c.dtype, c.cache
     )
 }
 

@@ -74,20 +74,12 @@ fn without_cgroups_a_cap_refuses_allocations_and_the_refused_one_is_told() {
         format!("{folder}/digests.json"),
     );
     let worker = |experiment: &str, cap_bytes: u64| {
-        let cap = cap_bytes.to_string();
-        place.run(&[
-            "worker",
-            "--experiment",
-            experiment,
-            "--size",
-            SIZE,
-            "--checkpoint",
-            &checkpoint,
-            "--digests",
-            &digests,
-            "--host-cap",
-            &cap,
-        ])
+        let run = format!(
+            r#"{{"experiment": "{experiment}", "size": "{SIZE}", "device": "flex", "dtype": "f32", "cache": "warm",
+               "tuning": {{"staging_bytes": 16777216, "threads": 2, "queue_depth": 8, "resident_layers": 2}},
+               "checkpoint": "{checkpoint}", "digests": "{digests}", "host_cap_bytes": {cap_bytes}}}"#
+        );
+        place.run(&["worker", &run])
     };
     // 1.2 times the model: mapped pages are no data, and a second copy of the model is.
     let cap = 200 * MIB;

@@ -45,7 +45,7 @@ fn claims_are_judged_in_the_report_and_what_was_not_measured_says_why() {
     assert_eq!(code, 0, "{said}");
     let report = std::fs::read_to_string(place.out("report.md")).unwrap();
     for expected in [
-        "Of 4 claims 1 hold, 0 do not hold, 1 do not hold because Burn differs, and 2 were not measured.",
+        "Of 4 claims 1 hold, 0 do not hold, 1 do not hold because Burn differs, 0 are undecided, and 2 were not measured.",
         "| naive holds the model twice | holds | 12.8 of 6.4 GiB | 2 ± 20 % |",
         "| nobody runs this | not measured |",
         "sequential was not run",
@@ -130,12 +130,18 @@ fn edit(place: &Place, folder: &str, change: impl Fn(&mut Row)) {
 }
 
 #[test]
-fn a_comparison_fails_where_memory_grew_and_not_where_time_did() {
+fn a_comparison_fails_where_memory_grew_or_loads_are_slower_and_says_which() {
     let place = place("");
     for out in ["old", "new"] {
-        let output = place.run(&["run", "m.toml", "--out", out]);
+        let output = place.run(&["run", "m.toml", "--out", out, "--repeats", "3"]);
         assert!(output.status.success());
     }
+    // The same rows twice.
+    std::fs::copy(
+        place.path().join("old/runs.csv"),
+        place.path().join("new/runs.csv"),
+    )
+    .unwrap();
     let compare = |more: &[&str]| {
         let output = place.run(&[&["compare", "old", "new"], more].concat());
         let said =
@@ -143,11 +149,26 @@ fn a_comparison_fails_where_memory_grew_and_not_where_time_did() {
         (output.status.code().unwrap(), said)
     };
     let (code, said) = compare(&[]);
-    assert_eq!(code, 0, "the same code twice: {said}");
-    assert!(said.contains("as before or better"), "{said}");
+    assert_eq!(code, 0, "the same rows twice: {said}");
+    assert!(said.contains("same"), "{said}");
 
     edit(&place, "new", |row| {
-        row.insert("load_seconds".to_owned(), "99".to_owned());
+        let seconds: f64 = row["load_seconds"].parse().unwrap();
+        row.insert("load_seconds".to_owned(), (2.0 * seconds).to_string());
+        row.insert("machine".to_owned(), "box".to_owned());
+    });
+    let (code, said) = compare(&[]);
+    assert_eq!(code, 5, "{said}");
+    assert!(
+        said.contains("worse than before: memory of 0 configurations, load time of 2"),
+        "{said}"
+    );
+    assert!(
+        said.contains("machine differs:") && said.contains("→ box"),
+        "{said}"
+    );
+
+    edit(&place, "new", |row| {
         if row["experiment"] == "naive" {
             let grown = number(row, "host_heap_peak_bytes") + (4 << 20);
             row.insert("host_heap_peak_bytes".to_owned(), grown.to_string());
@@ -156,11 +177,17 @@ fn a_comparison_fails_where_memory_grew_and_not_where_time_did() {
     let (code, said) = compare(&[]);
     assert_eq!(code, 5, "{said}");
     assert!(
-        said.contains("worse: host heap") && said.contains("1 configurations got worse"),
+        said.contains("worse: host heap") && said.contains("memory of 1"),
         "{said}"
     );
-    let (code, said) = compare(&["--tolerance", "100000"]);
-    assert_eq!(code, 0, "{said}");
+    let (_, said) = compare(&["--tolerance", "100000"]);
+    assert!(said.contains("memory of 0"), "{said}");
+    let (code, said) = compare(&["--json"]);
+    assert_eq!(code, 5);
+    assert!(
+        said.contains("\"load_ratio\"") && said.contains("\"memory\": \"worse\""),
+        "{said}"
+    );
 
     let output = place.run(&["compare", "old", "nowhere"]);
     assert_eq!(output.status.code(), Some(1));
@@ -172,16 +199,31 @@ fn a_comparison_fails_where_memory_grew_and_not_where_time_did() {
 }
 
 #[test]
+fn a_claim_about_time_gets_more_repeats_until_it_is_decided() {
+    let place = place(
+        "[[claims]]\nsentence = 'naive is fast'\nvalue = '{naive.load_seconds}'\nat_most = 1e9\n",
+    );
+    let (said, code) = place.run_manifest(&[]);
+    assert_eq!(code, 0, "{said}");
+    let repeats = |experiment: &str| {
+        let rows = place.rows();
+        let own = rows.iter().filter(|row| row["experiment"] == experiment);
+        own.count()
+    };
+    assert!(repeats("naive") >= 2, "one repeat decides nothing");
+    assert_eq!(repeats("init-only"), 1, "nothing is asked of it");
+    let report = std::fs::read_to_string(place.out("report.md")).unwrap();
+    assert!(report.contains("| naive is fast | holds |"), "{report}");
+}
+
+#[test]
 fn spoilt_runs_are_marked_and_left_out_unless_asked_for() {
     let place = place("");
     let (_, code) = place.run_manifest(&["--repeats", "3"]);
     assert_eq!(code, 0);
     edit(&place, "out", |row| {
         if row["repeat"] == "3" {
-            row.insert(
-                "spoilt_by".to_owned(),
-                "4096 KiB of it were in swap".to_owned(),
-            );
+            row.insert("spoilt_by".to_owned(), "swap".to_owned());
             row.insert("host_heap_peak_bytes".to_owned(), (1u64 << 40).to_string());
         }
     });
@@ -191,10 +233,7 @@ fn spoilt_runs_are_marked_and_left_out_unless_asked_for() {
         (String::from_utf8(output.stdout).unwrap(), summary)
     };
     let (said, summary) = plot(&[]);
-    assert!(
-        said.contains("naive: 1 of 3 runs, left out of the numbers: 4096 KiB of it were in swap"),
-        "{said}"
-    );
+    assert!(said.contains("1 of 3 runs, spoilt by swapping"), "{said}");
     assert!(!summary.contains("1099511627776"), "{summary}");
     let (_, summary) = plot(&["--include-spoilt"]);
     assert!(summary.contains("1099511627776"), "{summary}");

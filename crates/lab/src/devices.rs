@@ -81,13 +81,33 @@ pub struct DeviceReport {
     pub spec: DeviceSpec,
     /// What it is, or why it cannot be used.
     pub state: Result<String, String>,
-    /// Whether it is the CPU posing as a GPU.
+    /// Whether it computes on the CPU.
     pub is_software: bool,
     /// Whether its memory lies in the host's RAM, and so counts against it.
     pub is_in_host_memory: bool,
     /// What is free of its own memory, where its driver tells before it is opened.
     pub free_bytes: Option<u64>,
 }
+
+impl DeviceReport {
+    /// Whether it is the CPU posing as a GPU.
+    pub fn poses_as_gpu(&self) -> bool {
+        self.is_software && self.spec.backend != BackendKind::Flex
+    }
+
+    /// What it is, and what drives it, for records; a CPU that poses as a GPU is called software. `None` where it cannot be
+    /// used.
+    pub fn driver(&self) -> Option<String> {
+        let what = self.state.as_ref().ok()?;
+        Some(match self.poses_as_gpu() {
+            true => format!("{SOFTWARE_VULKAN}{what}"),
+            false => what.clone(),
+        })
+    }
+}
+
+/// What the driver of a CPU that poses as a GPU begins with, in records.
+pub const SOFTWARE_VULKAN: &str = "software Vulkan: ";
 
 /// Looks for the devices of every backend. A backend without any appears once, with the reason.
 pub fn find_devices() -> Vec<DeviceReport> {

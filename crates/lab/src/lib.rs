@@ -23,11 +23,13 @@
 mod backing;
 mod cache;
 mod cap;
+pub mod columns;
 pub mod convert;
 mod devices;
 mod error;
 mod experiment;
 mod layout;
+mod measures;
 pub mod meter;
 mod outcome;
 mod platform;
@@ -44,19 +46,21 @@ pub mod worker;
 pub use backing::touch_free_memory;
 pub use cache::CacheState;
 pub use cap::{CapMechanism, Cgroup, HostCaps, HostLimits};
-pub use devices::{BackendKind, DeviceReport, DeviceSpec, find_devices};
+pub use columns::{Cell, Column, How, Unit};
+pub use devices::{BackendKind, DeviceReport, DeviceSpec, SOFTWARE_VULKAN, find_devices};
 pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
 };
 pub use layout::{Layouts, Named};
-pub use meter::{Phase, Sample};
+pub use measures::Measures;
+pub use meter::{Phase, Quantity, Sample, Spoiling};
 pub use outcome::{Outcome, Status};
 pub use platform::{Filling, Host, Platform};
 pub use reference::{
     REFERENCE_TOKENS, check_logits, logits_error, logits_tolerance, read_logits, write_logits,
 };
 pub use run::{Run, read_model};
-pub use tuning::{Tunable, Tuning};
+pub use tuning::{Tunable, Tuned, Tuning};
 pub use usage::{Task, Told};
 pub use worker::RunSpec;

@@ -1,5 +1,6 @@
 //! What a manifest tunes: sizes and counts that a technique works with.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
@@ -44,17 +45,48 @@ impl Default for Tuning {
     }
 }
 
+/// What of a [`Tuning`] an experiment heeds; `None` is what it does not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tuned {
+    /// [`Tuning::staging_bytes`].
+    pub staging_bytes: Option<u64>,
+    /// [`Tuning::threads`].
+    pub threads: Option<u64>,
+    /// [`Tuning::queue_depth`].
+    pub queue_depth: Option<u64>,
+    /// [`Tuning::resident_layers`].
+    pub resident_layers: Option<u64>,
+}
+
+impl fmt::Display for Tuned {
+    /// `staging_bytes=16777216 threads=2`; nothing where it heeds nothing.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = [
+            ("staging_bytes", self.staging_bytes),
+            ("threads", self.threads),
+            ("queue_depth", self.queue_depth),
+            ("resident_layers", self.resident_layers),
+        ];
+        let heeded = all
+            .iter()
+            .filter_map(|(name, value)| Some((name, (*value)?)));
+        for (place, (name, value)) in heeded.enumerate() {
+            write!(f, "{}{name}={value}", if place > 0 { " " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 impl Tuning {
-    /// Those that an experiment heeds, for records: `staging=16777216 threads=2`; `None` where it heeds none.
-    pub fn describe(&self, heeded: &[Tunable]) -> Option<String> {
-        let words = heeded.iter().map(|tunable| match tunable {
-            Tunable::Staging => format!("staging_bytes={}", self.staging_bytes),
-            Tunable::Threads => format!("threads={}", self.threads),
-            Tunable::QueueDepth => format!("queue_depth={}", self.queue_depth),
-            Tunable::ResidentLayers => format!("resident_layers={}", self.resident_layers),
-        });
-        let words: Vec<String> = words.collect();
-        (!words.is_empty()).then(|| words.join(" "))
+    /// What an experiment heeds of it.
+    pub fn of(&self, heeded: &[Tunable]) -> Tuned {
+        let value = |tunable, value: u64| heeded.contains(&tunable).then_some(value);
+        Tuned {
+            staging_bytes: value(Tunable::Staging, self.staging_bytes),
+            threads: value(Tunable::Threads, self.threads as u64),
+            queue_depth: value(Tunable::QueueDepth, self.queue_depth as u64),
+            resident_layers: value(Tunable::ResidentLayers, self.resident_layers as u64),
+        }
     }
 
     /// How many pieces the staging buffer has: one is read while the others are written.
@@ -80,11 +112,11 @@ mod tests {
             queue_depth: 3,
             resident_layers: 4,
         };
-        assert_eq!(tuning.describe(&[]), None);
-        let heeded = tuning.describe(&[Tunable::Staging, Tunable::ResidentLayers]);
+        assert_eq!(tuning.of(&[]), Tuned::default());
+        let heeded = tuning.of(&[Tunable::Staging, Tunable::ResidentLayers]);
         assert_eq!(
-            heeded.as_deref(),
-            Some("staging_bytes=1048576 resident_layers=4")
+            heeded.to_string(),
+            "staging_bytes=1048576 resident_layers=4"
         );
     }
 

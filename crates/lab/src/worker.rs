@@ -13,12 +13,12 @@ use checkpoint::{Digest, Dtype};
 use gpt2::Gpt2;
 
 use crate::meter::{
-    Diary, Disturbances, Disturbed, Instruments, LastWords, Panics, Peaks, Process, Recorder, Stage,
+    Diary, Disturbances, Instruments, LastWords, Panics, Peaks, Process, Recorder, Stage,
 };
 use crate::outcome::{Outcome, Status};
 use crate::{
     BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits, Kept,
-    Layouts, MemoryModel, Platform, Reads, Run, Target, Tuning, devices, reference,
+    Layouts, Measures, MemoryModel, Platform, Reads, Run, Target, Tuning, devices, reference,
     touch_free_memory, verify,
 };
 
@@ -87,7 +87,7 @@ fn ended(error: &Error) -> Outcome {
         resident_fraction, ..
     } = error
     {
-        outcome.resident_fraction = Some(*resident_fraction);
+        outcome.measures.resident_fraction = Some(*resident_fraction);
     }
     outcome
 }
@@ -212,26 +212,24 @@ fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Err
     let peaks = run.recorder.finish();
     let pool = B::pool_peak(&device).zip(pool_before);
     let pool = pool.map(|(peak, before)| peak.above(before));
-    let Disturbed {
-        major_faults,
-        mut spoilt_by,
-    } = disturbances.sum_up(
-        spec.cache,
-        spec.host.cap_bytes.is_some(),
-        peaks.swap_peak_bytes,
-    );
-    spoilt_by.extend(driver.as_ref().and_then(|driver| driver.others()));
-    arrive(Stage::Verify);
-
-    let mut outcome = Outcome {
+    let mut measures = Measures {
         device_pool_used_peak_bytes: pool.map(|pool| pool.in_use_bytes),
         device_pool_reserved_peak_bytes: pool.map(|pool| pool.reserved_bytes),
-        major_faults,
-        spoilt_by,
+        other_device_processes: driver.as_ref().and_then(|driver| driver.others()),
         host_contract_bytes: Some(contract.host_heap_bytes),
         device_contract_bytes: contract.device_bytes,
         resident_fraction,
         ..measured::<B>(&peaks, &device)
+    };
+    disturbances.sum_up(&mut measures);
+    arrive(Stage::Verify);
+
+    let mut outcome = Outcome {
+        status: Status::Ok,
+        reason: None,
+        verified: false,
+        measures,
+        timeline: peaks.timeline.clone(),
     };
     let mut verification = Verification {
         spec,
@@ -310,14 +308,12 @@ fn warm_up<B: Platform>(device: &B::Device) -> Result<(), Error> {
     B::finish(device)
 }
 
-fn measured<B: Platform>(peaks: &Peaks, device: &B::Device) -> Outcome {
+fn measured<B: Platform>(peaks: &Peaks, device: &B::Device) -> Measures {
     // Some versions of Mesa's software driver keep their buffers in shared memory, which the kernel counts
     // apart; others in anonymous memory, and then there is nothing to tell.
     let shared = peaks.shared_peak_bytes.filter(|&bytes| bytes > 0);
     let shared = shared.filter(|_| B::compiles_in_software(device));
-    Outcome {
-        status: Status::Ok,
-        reason: None,
+    Measures {
         load_seconds: Some(peaks.load_seconds),
         host_rss_baseline_bytes: peaks.rss_baseline_bytes,
         host_heap_peak_bytes: peaks.heap_peak_bytes,
@@ -331,8 +327,8 @@ fn measured<B: Platform>(peaks: &Peaks, device: &B::Device) -> Outcome {
         device_driver_peak_bytes: peaks.driver_peak_bytes.or(shared),
         device_peak_phase: peaks.device_peak_phase.map(|phase| phase.to_string()),
         bytes_read: peaks.bytes_read,
-        timeline: peaks.timeline.clone(),
-        ..Outcome::ended(Status::Ok, "")
+        swap_peak_bytes: peaks.swap_peak_bytes,
+        ..Measures::default()
     }
 }
 
@@ -412,7 +408,7 @@ impl<B: Platform> Verification<'_, B> {
         (logits, seconds): (Vec<f32>, f64),
     ) -> Result<(), Error> {
         let spec = self.spec;
-        self.outcome.first_forward_seconds = Some(seconds);
+        self.outcome.measures.first_forward_seconds = Some(seconds);
         if let Some(path) = &spec.save_logits {
             reference::save(&logits, path)?;
         }
@@ -426,7 +422,7 @@ impl<B: Platform> Verification<'_, B> {
             let expected = reference::read_logits(path, spec.config.vocabulary)?;
             let tolerance = reference::logits_tolerance(self.kept, spec.dtype);
             let error = reference::logits_error(&logits, &expected)?;
-            self.outcome.logits_error = Some(error);
+            self.outcome.measures.logits_error = Some(error);
             reference::check_logits(error, tolerance)?;
         }
         Ok(())

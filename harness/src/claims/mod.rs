@@ -15,7 +15,8 @@
 //!
 //! A value is an expression over the medians of runs without a host cap: `{experiment.measure}`, where the
 //! measures are the columns of `summary.csv` and a few more (see [`MORE_MEASURES`]). `{experiment@small.measure}` is
-//! that of another size on the same device.
+//! that of another size on the same device. A value that speaks of seconds is computed for each repeat, in which all techniques
+//! ran interleaved, and judged by the interval of its mean.
 
 mod judge;
 
@@ -28,8 +29,8 @@ use toml::Spanned;
 
 use crate::manifest::{experiment_names, parse_size, unknown};
 use crate::registry;
-use crate::summary::MEASURES;
-pub use judge::{Finding, Judged, Verdict, judge};
+use crate::summary::measures;
+pub use judge::{Finding, Found, Judged, Judgement, Verdict, Wanted, judge};
 
 /// What a claim may speak of, beside what is measured in a run.
 pub const MORE_MEASURES: [&str; 5] = [
@@ -72,7 +73,7 @@ pub enum Memory {
     Unified,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Variable {
     experiment: String,
     /// At this size, and not at that of the scene.
@@ -120,7 +121,16 @@ impl ClaimTable {
         let parsed = parsed.map_err(|error| wrong(format!("`{value}` is no value: {error}")))?;
         let variables = parsed.var_names().iter();
         let variables = variables.map(|name| variable(name, externals));
-        let variables: Vec<Variable> = variables.collect::<Result<_, _>>().map_err(wrong)?;
+        let variables: Vec<Variable> = variables.collect::<Result<_, _>>().map_err(&wrong)?;
+        // With numbers of which no two are equal: what divides by zero with them always does.
+        let primes = [2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0, 29.0];
+        let trial: Vec<f64> = primes.into_iter().cycle().take(variables.len()).collect();
+        let is_number = parsed.eval(&trial).is_ok_and(f64::is_finite);
+        if !is_number {
+            return Err(wrong(format!(
+                "`{value}` is no number, whatever is measured: does it divide by zero?"
+            )));
+        }
         if variables.is_empty() {
             let message = "a claim's value must speak of a measure, as in {naive.load_seconds}";
             return Err(wrong(message.to_owned()));
@@ -176,7 +186,7 @@ fn variable(name: &str, externals: &[&str]) -> Result<Variable, String> {
     if registry::find(experiment).is_none() && !externals.contains(&experiment) {
         return Err(unknown("experiment", experiment, experiment_names()));
     }
-    let known = || MEASURES.iter().map(|(name, _)| *name).chain(MORE_MEASURES);
+    let known = || measures().map(|measure| measure.name).chain(MORE_MEASURES);
     if !known().any(|known| known == measure) {
         return Err(unknown("measure", measure, known()));
     }
@@ -229,6 +239,15 @@ mod tests {
                 "is no value",
             ),
             ("value = '1 + 1'\nexpect = 2", "must speak of a measure"),
+            (
+                "value = '{naive.load_seconds} / 0'\nexpect = 2",
+                "does it divide by zero?",
+            ),
+            (
+                "value = '1 / ({naive.load_seconds} - {naive.load_seconds})'\nexpect = 2",
+                "does it divide by zero?",
+            ),
+            ("value = 'loud({naive.load_seconds})'\nexpect = 2", ""),
             ("value = '{naive.load_seconds}'", "has one of"),
             (
                 "value = '{naive.load_seconds}'\nat_most = 1\nat_least = 1",

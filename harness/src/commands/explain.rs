@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
-use lab::Sample;
+use lab::{Measures, Sample, Unit};
 
 use crate::cli::ExplainArgs;
 use crate::exit::Ended;
@@ -12,6 +12,7 @@ use crate::manifest::{experiment_names, unknown};
 use crate::record::Record;
 use crate::registry;
 use crate::results::{read_runs, read_timeline};
+use crate::summary::device_name;
 use crate::units;
 
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
@@ -55,7 +56,7 @@ fn choose(args: &ExplainArgs) -> anyhow::Result<(PathBuf, Record)> {
             continue;
         };
         runs.retain(|record| rank(record) == best);
-        let seconds = |record: &Record| record.load_seconds.unwrap_or(f64::INFINITY);
+        let seconds = |record: &Record| record.measures.load_seconds.unwrap_or(f64::INFINITY);
         runs.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
         let median = runs.swap_remove((runs.len() - 1) / 2);
         return Ok((folder.clone(), median));
@@ -95,6 +96,16 @@ fn newest_first(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, folder)| folder).collect())
 }
 
+/// What is told of apart, or is nothing that was held.
+const SAID_ABOVE: [&str; 6] = [
+    "host_heap_peak_bytes",
+    "host_contract_bytes",
+    "device_in_use_peak_bytes",
+    "device_contract_bytes",
+    "host_rss_baseline_bytes",
+    "swap_peak_bytes",
+];
+
 /// A run, and what it held over time.
 struct Explanation {
     run: Record,
@@ -111,61 +122,44 @@ impl Explanation {
             run.model,
             units::bytes(model),
             run.dtype,
-            run.device,
+            device_name(&run.device, run.driver.as_deref()),
             run.cache,
-            run.load_seconds
+            run.measures
+                .load_seconds
                 .map_or("an unknown time".to_owned(), units::seconds)
         )];
-        lines.extend(self.peak(
-            ("host heap", "exact"),
-            run.host_heap_peak_bytes.zip(run.host_contract_bytes),
-            run.host_peak_phase.as_deref(),
-            |sample| sample.host_heap_bytes.unwrap_or(0),
-        ));
-        lines.extend(self.peak(
-            ("device in use", "read after every upload"),
-            run.device_in_use_peak_bytes.zip(run.device_contract_bytes),
-            run.device_peak_phase.as_deref(),
-            |sample| sample.device_in_use_bytes.unwrap_or(0),
-        ));
+        lines.extend(
+            self.peak(
+                ("host heap", "exact"),
+                run.measures
+                    .host_heap_peak_bytes
+                    .zip(run.measures.host_contract_bytes),
+                run.measures.host_peak_phase.as_deref(),
+                |sample| sample.host_heap_bytes.unwrap_or(0),
+            ),
+        );
+        lines.extend(
+            self.peak(
+                ("device in use", "read after every upload"),
+                run.measures
+                    .device_in_use_peak_bytes
+                    .zip(run.measures.device_contract_bytes),
+                run.measures.device_peak_phase.as_deref(),
+                |sample| sample.device_in_use_bytes.unwrap_or(0),
+            ),
+        );
         lines.push(String::new());
         lines.push("over the whole load:".to_owned());
-        let peaks = [
-            ("resident, by the kernel", run.host_rss_peak_bytes),
-            ("anonymous pages, sampled", run.host_anon_peak_bytes),
-            (
-                "file pages, sampled; the kernel takes them back when memory is short",
-                run.host_file_peak_bytes,
-            ),
-            (
-                "the run's cgroup, by the kernel, file pages that it read first included",
-                run.host_cgroup_peak_bytes,
-            ),
-            (
-                "device reserved, read at every mark",
-                run.device_reserved_peak_bytes,
-            ),
-            (
-                "CUDA's pool, handed out, by the driver",
-                run.device_pool_used_peak_bytes,
-            ),
-            (
-                "CUDA's pool, held, by the driver",
-                run.device_pool_reserved_peak_bytes,
-            ),
-            (
-                "the driver's own view of the process, sampled",
-                run.device_driver_peak_bytes,
-            ),
-            ("read from files by read calls", run.bytes_read),
-        ];
-        for (what, bytes) in peaks {
-            if let Some(bytes) = bytes {
-                lines.push(format!("  {:<22} {what}", of_model(bytes, model)));
+        for column in Measures::COLUMNS {
+            let is_shown = column.unit == Unit::Bytes && !SAID_ABOVE.contains(&column.name);
+            if let Some(bytes) = (column.number)(&run.measures).filter(|_| is_shown) {
+                let bytes = of_model(bytes as u64, model);
+                lines.push(format!("  {bytes:<22} {}", column.meaning));
             }
         }
-        if let Some(why) = &run.spoilt_by {
-            lines.push(format!("\nthe run may be spoilt: {why}"));
+        if !run.spoilt_by.is_empty() {
+            let by: Vec<&str> = run.spoilt_by.iter().map(|by| by.describe()).collect();
+            lines.push(format!("\nthe run is spoilt by {}", by.join(" and ")));
         }
         lines.join("\n") + "\n"
     }
@@ -250,13 +244,16 @@ mod tests {
         let run = Record {
             run_id: "naive_small_vulkan".to_owned(),
             model_bytes: 100 * MIB,
-            host_heap_peak_bytes: Some(30 * MIB),
-            host_peak_phase: Some("upload".to_owned()),
-            host_contract_bytes: Some(20 * MIB),
-            device_in_use_peak_bytes: Some(200 * MIB),
-            device_peak_phase: Some("assign".to_owned()),
-            device_contract_bytes: Some(208 * MIB),
-            device_reserved_peak_bytes: Some(250 * MIB),
+            measures: Measures {
+                host_heap_peak_bytes: Some(30 * MIB),
+                host_peak_phase: Some("upload".to_owned()),
+                host_contract_bytes: Some(20 * MIB),
+                device_in_use_peak_bytes: Some(200 * MIB),
+                device_peak_phase: Some("assign".to_owned()),
+                device_contract_bytes: Some(208 * MIB),
+                device_reserved_peak_bytes: Some(250 * MIB),
+                ..Measures::default()
+            },
             ..Record::unmeasured()
         };
         let sample = |heap, device| Sample {
@@ -277,7 +274,7 @@ mod tests {
             "set in phase assign",
             "(the sampler saw 150 MiB of it)",
             "kept, with 8.00 MiB to spare",
-            "250 MiB (2.50×)        device reserved",
+            "250 MiB (2.50×)        Peak of the device memory that the allocator's pools hold",
         ] {
             assert!(text.contains(expected), "{text}\nshould contain {expected}");
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use checkpoint::{Dtype, Format};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::{CacheState, HostCaps, Reads};
+use lab::{CacheState, HostCaps, Reads, Tuning};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::Store;
@@ -18,7 +18,7 @@ use crate::manifest::{experiment_names, unknown};
 use crate::sheet::{Sheet, numbers, words};
 use crate::summary::Spread;
 use crate::supply::reference;
-use crate::worker::{TuningArgs, WorkerArgs};
+use crate::worker::Specification;
 use crate::{atomic, interrupt, registry, units};
 
 /// Two loads right behind each other.
@@ -44,14 +44,14 @@ pub fn overhead(args: &OverheadArgs) -> anyhow::Result<()> {
     bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
     let mut pairs = Vec::new();
     for name in &args.only {
-        let worker = worker_args(name, args, &store)?;
+        let of_technique = specification(name, args, &store)?;
         for pair in 0..=args.pairs {
             let timed = |only_time| {
-                let args = WorkerArgs {
+                let run = Specification {
                     only_time,
-                    ..worker.clone()
+                    ..of_technique.clone()
                 };
-                seconds(&executor, args)
+                seconds(&executor, run)
             };
             // Who comes first has an advantage or the opposite: in turn.
             let (clock_alone_seconds, measured_seconds) = match pair % 2 {
@@ -98,7 +98,7 @@ pub fn markdown(path: &Path) -> anyhow::Result<String> {
     Ok(sheet(&pairs).markdown())
 }
 
-fn worker_args(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result<WorkerArgs> {
+fn specification(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result<Specification> {
     let Some(experiment) = registry::find(name) else {
         return Err(Ended::Usage(unknown("experiment", name, experiment_names())).into());
     };
@@ -109,12 +109,12 @@ fn worker_args(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result
     };
     store.prepare(&ready, format)?;
     let reference = reference(&ready, format).map_err(anyhow::Error::msg)?;
-    Ok(WorkerArgs {
+    Ok(Specification {
         experiment: name.to_owned(),
         size: args.size,
         device: args.device,
         dtype: Dtype::F32,
-        tuning: TuningArgs::default(),
+        tuning: Tuning::default(),
         cache: CacheState::Warm,
         checkpoint: Some(ready.path(format)),
         layout: None,
@@ -122,18 +122,18 @@ fn worker_args(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result
         reference: Some(reference),
         save_logits: None,
         forward_in_software: false,
-        host_cap: None,
+        host_cap_bytes: None,
         cgroup: None,
         last_words: None,
         only_time: false,
     })
 }
 
-fn seconds(executor: &Executor, args: WorkerArgs) -> anyhow::Result<f64> {
-    let Some(outcome) = executor.outcome(args)? else {
+fn seconds(executor: &Executor, run: Specification) -> anyhow::Result<f64> {
+    let Some(outcome) = executor.outcome(run)? else {
         bail!("interrupted");
     };
-    match outcome.load_seconds.filter(|_| outcome.verified) {
+    match outcome.measures.load_seconds.filter(|_| outcome.verified) {
         Some(seconds) => Ok(seconds),
         None => bail!("a load failed: {}", outcome.reason.unwrap_or_default()),
     }

@@ -180,6 +180,9 @@ fn override_matrix(manifest: &mut Manifest, options: &RunOptions) -> Result<(), 
             manifest.devices = Devices::These(parsed);
         }
     }
-    manifest.repeats = options.repeats.unwrap_or(manifest.repeats);
+    if let Some(repeats) = options.repeats {
+        manifest.repeats = repeats;
+        manifest.repeats_of = Vec::new();
+    }
     Ok(())
 }

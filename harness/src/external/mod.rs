@@ -207,20 +207,20 @@ impl External {
         let load_from = conversation.say("load")?;
         let (loaded_at, _) = conversation.hear(Event::Loaded)?;
         let mut outcome = match watched {
-            Some(watched) => watched.finish(request.cache, is_capped),
+            Some(watched) => watched.finish(),
             None => Outcome {
                 reason: None,
                 ..Outcome::ended(Status::Ok, "")
             },
         };
-        outcome.resident_fraction = resident_fraction;
-        outcome.load_seconds = Some((loaded_at - load_from).as_secs_f64());
+        outcome.measures.resident_fraction = resident_fraction;
+        outcome.measures.load_seconds = Some((loaded_at - load_from).as_secs_f64());
         let forward_from = conversation.say("forward")?;
         let (done_at, _) = conversation.hear(Event::Done)?;
-        outcome.first_forward_seconds = Some((done_at - forward_from).as_secs_f64());
+        outcome.measures.first_forward_seconds = Some((done_at - forward_from).as_secs_f64());
         match check_logits(logits, request) {
             Ok(error) => {
-                outcome.logits_error = Some(error);
+                outcome.measures.logits_error = Some(error);
                 outcome.verified = true;
             }
             Err(reason) => {

@@ -4,6 +4,7 @@ mod external;
 mod tuning;
 mod words;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct Manifest {
     pub layout: Option<PathBuf>,
     pub tuning: Tuning,
     pub repeats: u32,
+    /// For sizes that have a number of their own.
+    pub repeats_of: Vec<(Size, u32)>,
     pub order: Order,
     pub seed: u64,
     pub limits: Limits,
@@ -90,6 +93,8 @@ pub struct Limits {
     pub min_free_disk_bytes: u64,
     /// After this, no further run is started.
     pub budget_seconds: Option<u64>,
+    /// So long claims about time that are undecided are given more repeats.
+    pub decide_seconds: u64,
 }
 
 /// The file as written. Spans say where a wrong word stands.
@@ -132,6 +137,9 @@ struct Matrix {
     format: Option<Spanned<String>>,
     #[serde(default)]
     repeats: Option<Spanned<u32>>,
+    /// Fewer or more for some sizes: `repeats_of = { xl = 1 }`.
+    #[serde(default)]
+    repeats_of: Option<Spanned<BTreeMap<String, u32>>>,
     #[serde(default)]
     order: Option<Order>,
     #[serde(default)]
@@ -144,6 +152,7 @@ struct LimitsTable {
     timeout_seconds: Option<Spanned<u64>>,
     min_free_disk: Option<ByteSize>,
     budget_minutes: Option<Spanned<u64>>,
+    decide_minutes: Option<u32>,
 }
 
 impl Manifest {
@@ -159,6 +168,12 @@ impl Manifest {
             external.devices.contains(&device) && sizes.is_none_or(|sizes| sizes.contains(&size))
         });
         ours.chain(theirs.map(|external| Technique::External(Arc::clone(external))))
+    }
+
+    /// How often everything is run at a size.
+    pub fn repeats_at(&self, size: Size) -> u32 {
+        let own = self.repeats_of.iter().find(|(known, _)| *known == size);
+        own.map_or(self.repeats, |(_, repeats)| *repeats)
     }
 
     /// The names of all of them.
@@ -266,6 +281,21 @@ impl Manifest {
         let repeats = matrix
             .repeats
             .map(|repeats| (u64::from(*repeats.get_ref()), repeats.span()));
+        let repeats_of = match &matrix.repeats_of {
+            None => Vec::new(),
+            Some(table) => {
+                let each = table.get_ref().iter().map(|(size, repeats)| {
+                    let size = parse_size(size)?;
+                    match (sizes.contains(&size), *repeats) {
+                        (_, 0) => Err(format!("repeats of {size} must be at least 1")),
+                        (false, _) => Err(format!("{size} is none of this manifest's sizes")),
+                        (true, repeats) => Ok((size, repeats)),
+                    }
+                });
+                let each: Result<Vec<_>, String> = each.collect();
+                each.map_err(|message| at(table.span(), message))?
+            }
+        };
         let spanned = |value: Spanned<u64>| (*value.get_ref(), value.span());
         let timeout = file.limits.timeout_seconds.map(spanned);
         let budget = file.limits.budget_minutes.map(spanned);
@@ -286,6 +316,7 @@ impl Manifest {
             checkpoint: matrix.checkpoint,
             layout: matrix.layout,
             repeats: positive("repeats", repeats, 3)? as u32,
+            repeats_of,
             order: matrix.order.unwrap_or(Order::Interleaved),
             seed: u64::from(matrix.seed.unwrap_or(1)),
             limits: Limits {
@@ -295,6 +326,7 @@ impl Manifest {
                     None => None,
                     budget => Some(60 * positive("budget_minutes", budget, 0)?),
                 },
+                decide_seconds: 60 * u64::from(file.limits.decide_minutes.unwrap_or(5)),
             },
             tuning: file.tuning.check(&at)?,
             claims,
@@ -393,6 +425,14 @@ mod tests {
             (
                 "experiments = ['all']\nsizes = ['small']\n[tuning]\nthread = 2",
                 "did you mean `threads`?",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\nrepeats_of = { xl = 1 }",
+                ":4: xl is none of this manifest's sizes",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\nrepeats_of = { small = 0 }",
+                ":4: repeats of small must be at least 1",
             ),
             ("experiments = []\nsizes = ['small']", "nothing to run"),
             ("experiments = ['all'", "test.toml:"),

@@ -5,7 +5,7 @@ mod planned;
 use std::collections::HashSet;
 
 use gpt2::Size;
-use lab::{BackendKind, DeviceReport};
+use lab::DeviceReport;
 
 use crate::host_cap::HostCap;
 use crate::manifest::{Devices, HostCaps, Manifest, Order};
@@ -21,8 +21,10 @@ pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
     sizes.sort_by_key(|size| size.config().parameters());
     let mut random = fastrand::Rng::with_seed(manifest.seed);
     let mut runs = Vec::new();
-    for repeat in 1..=manifest.repeats {
-        for &size in &sizes {
+    let most = sizes.iter().map(|&size| manifest.repeats_at(size)).max();
+    for repeat in 1..=most.unwrap_or(manifest.repeats) {
+        let sizes = sizes.iter();
+        for &size in sizes.filter(|&&size| repeat <= manifest.repeats_at(size)) {
             let mut of_size = matrix_of(manifest, size, &devices, repeat);
             if manifest.order == Order::Interleaved {
                 random.shuffle(&mut of_size);
@@ -69,10 +71,8 @@ fn matrix_of(
     devices: &[DeviceReport],
     repeat: u32,
 ) -> Vec<Planned> {
-    let poses_as_gpu =
-        |device: &&DeviceReport| device.is_software && device.spec.backend != BackendKind::Flex;
     let is_wanted = |device: &&DeviceReport| match &manifest.software_sizes {
-        Some(sizes) if poses_as_gpu(device) => sizes.contains(&size),
+        Some(sizes) if device.poses_as_gpu() => sizes.contains(&size),
         _ => true,
     };
     // A search for the smallest cap begins with a run without one.
@@ -172,7 +172,7 @@ mod tests {
     fn a_plan_is_the_same_every_time_and_every_run_has_an_id_of_its_own() {
         let manifest = manifest("sizes = ['medium', 'small']");
         let ids = |runs: Vec<Planned>| {
-            let ids = runs.iter().map(|run| run.id(&code(None)));
+            let ids = runs.iter().map(|run| run.id(&manifest, &code(None)));
             ids.collect::<Vec<_>>()
         };
         let (first, second) = (
@@ -194,23 +194,28 @@ mod tests {
     #[test]
     fn an_id_names_the_cap_and_the_code_so_that_no_run_takes_anothers_place() {
         let text = "sizes = ['small']\ndevices = ['flex']\nhost_caps = ['none', '1.5x', '512MiB']";
-        let runs = plan(&manifest(text), &found());
+        let manifest = manifest(text);
+        let runs = plan(&manifest, &found());
         let naive: Vec<_> = runs
             .iter()
             .filter(|run| run.technique.name() == "naive" && run.repeat == 1)
             .collect();
-        let mut ids: Vec<_> = naive.iter().map(|run| run.id(&code(None))).collect();
+        let mut ids: Vec<_> = naive
+            .iter()
+            .map(|run| run.id(&manifest, &code(None)))
+            .collect();
         ids.sort();
+        let of = format!("test-{:.6}", manifest.digest);
         assert_eq!(
             ids,
             [
-                "naive_small_flex_f32_warm_1",
-                "naive_small_flex_f32_warm_cap1.5x_1",
-                "naive_small_flex_f32_warm_cap512MiB_1"
+                format!("naive_small_flex_f32_warm_1_{of}"),
+                format!("naive_small_flex_f32_warm_cap1.5x_1_{of}"),
+                format!("naive_small_flex_f32_warm_cap512MiB_1_{of}"),
             ]
         );
-        let id = naive[0].id(&code(Some("0123456789ab")));
-        assert!(id.ends_with("_1_0123456-dirty"), "{id}");
+        let id = naive[0].id(&manifest, &code(Some("0123456789ab")));
+        assert!(id.ends_with(&format!("_1_{of}_0123456-dirty")), "{id}");
     }
 
     #[test]
@@ -221,6 +226,14 @@ mod tests {
         let all = PLAIN;
         let first: HashSet<_> = runs[..all].iter().map(|run| run.technique.name()).collect();
         assert_eq!(first.len(), all);
+    }
+
+    #[test]
+    fn a_size_can_have_fewer_repeats() {
+        let text = "sizes = ['small', 'xl']\ndevices = ['flex']\nrepeats_of = { xl = 1 }";
+        let runs = plan(&manifest(text), &found());
+        let of = |size| runs.iter().filter(|run| run.size == size).count();
+        assert_eq!((of(Size::Small), of(Size::Xl)), (3 * PLAIN, PLAIN));
     }
 
     #[test]

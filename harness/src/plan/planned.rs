@@ -2,10 +2,11 @@
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use lab::{CacheState, Contract, DeviceReport, Footprint, MemoryModel, Tuning};
+use lab::{CacheState, Contract, DeviceReport, Footprint, MemoryModel, Tuned, Tuning};
 
 use crate::configuration::Code;
 use crate::host_cap::HostCap;
+use crate::manifest::Manifest;
 use crate::technique::Technique;
 use crate::units;
 
@@ -25,8 +26,8 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Unique within a folder of results, and the same whenever the same code plans the same run.
-    pub fn id(&self, code: &Code) -> String {
+    /// Unique among all manifests, and the same whenever the same code plans the same run of the same manifest.
+    pub fn id(&self, manifest: &Manifest, code: &Code) -> String {
         let device = self.device.spec.to_string().replace(':', "");
         let cap = match self.host_cap {
             HostCap::None => String::new(),
@@ -40,15 +41,15 @@ impl Planned {
             ""
         };
         let name = self.technique.name().replace(':', "-");
-        let tuning = self
-            .tuning_words()
-            .filter(|_| self.tuning != Tuning::default());
-        let tuning = tuning.map_or(String::new(), |words| {
-            format!("_{}", words.replace([' ', '='], "-"))
-        });
+        let tuned = self.tuned();
+        let tuned = match tuned == Tuned::default() || self.tuning == Tuning::default() {
+            true => String::new(),
+            false => format!("_{}", tuned.to_string().replace([' ', '='], "-")),
+        };
+        // A manifest's name and the begin of its digest: two of them plan runs of the same configuration.
         format!(
-            "{name}_{}_{device}_{}_{}{cap}{tuning}_{}{commit}{dirty}",
-            self.size, self.dtype, self.cache, self.repeat
+            "{name}_{}_{device}_{}_{}{cap}{tuned}_{}_{}-{:.6}{commit}{dirty}",
+            self.size, self.dtype, self.cache, self.repeat, manifest.name, manifest.digest
         )
     }
 
@@ -79,9 +80,9 @@ impl Planned {
         Footprint::new(&self.size.config(), self.dtype, None, self.tuning)
     }
 
-    /// What of the tuning it heeds, for records.
-    pub fn tuning_words(&self) -> Option<String> {
-        self.tuning.describe(self.technique.tuned_by())
+    /// What of the tuning it heeds.
+    pub fn tuned(&self) -> Tuned {
+        self.tuning.of(self.technique.tuned_by())
     }
 
     /// Whether the experiment makes sense on this device, for this dtype; the reason where it does not.

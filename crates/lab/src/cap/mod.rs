@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::columns::{Cell, read_word};
 pub use cgroup::{Cgroup, CgroupPeak};
 
 /// How a cap is enforced.
@@ -72,6 +73,16 @@ impl CapMechanism {
 impl fmt::Display for CapMechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl Cell for CapMechanism {
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        read_word(&CapMechanism::ALL, text)
     }
 }
 

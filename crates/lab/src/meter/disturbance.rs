@@ -1,25 +1,137 @@
-//! What may have spoilt a run: things outside the technique that change what is measured.
+//! What disturbed a run from outside, and whether that can have moved its numbers.
+
+use std::fmt;
 
 use super::{Process, ProcessMemory};
-use crate::CacheState;
+use crate::Measures;
+use crate::columns::{Cell, read_word};
 
-/// From here on, stolen time is told.
-const STOLEN_SHARE: f64 = 0.05;
+/// From this share of a load's time on, a disturbance spoils what was timed.
+pub const SPOILING_SHARE: f64 = 0.05;
+
+/// What a page fault that reads from a disk can have cost where the kernel does not tell: ten times what a solid-state disk takes
+/// for a page.
+const FAULT_SECONDS: f64 = 1e-3;
+
+/// One kind of disturbance that spoilt a run. The names are codes: they stand in records, and stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Spoiling {
+    /// It waited for a disk although its file was in the page cache.
+    Disk,
+    /// The hypervisor took the CPUs.
+    Stolen,
+    /// The kernel throttled the CPUs.
+    Throttled,
+    /// Some of it lay in swap.
+    Swap,
+    /// Another process used the GPU.
+    SharedDevice,
+    /// The sources differed from the commit.
+    Dirty,
+}
+
+/// What a disturbance can move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantity {
+    /// Seconds.
+    Time,
+    /// Bytes, and what is computed from the weights.
+    Memory,
+}
+
+impl Spoiling {
+    /// Every kind.
+    pub const ALL: [Spoiling; 6] = [
+        Spoiling::Disk,
+        Spoiling::Stolen,
+        Spoiling::Throttled,
+        Spoiling::Swap,
+        Spoiling::SharedDevice,
+        Spoiling::Dirty,
+    ];
+
+    /// Whether it can have moved such a number: waiting makes a load slower, and its peaks no larger.
+    pub fn moves(self, quantity: Quantity) -> bool {
+        match self {
+            Spoiling::Disk | Spoiling::Stolen | Spoiling::Throttled => quantity == Quantity::Time,
+            Spoiling::Swap | Spoiling::SharedDevice | Spoiling::Dirty => true,
+        }
+    }
+
+    /// In words, behind "spoilt by".
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Spoiling::Disk => "waiting for the disk although the cache was warm",
+            Spoiling::Stolen => "the hypervisor, which took the CPUs",
+            Spoiling::Throttled => "throttled CPUs",
+            Spoiling::Swap => "swapping",
+            Spoiling::SharedDevice => "another process on the GPU",
+            Spoiling::Dirty => "sources that differ from the commit",
+        }
+    }
+
+    /// What spoilt a run, by what was measured of it. A disturbance counts from [`SPOILING_SHARE`] of the load's time on. From a
+    /// cold cache, and under a cap, a run is meant to wait for the disk: `waits_for_disk`.
+    pub fn of(measures: &Measures, waits_for_disk: bool) -> Vec<Spoiling> {
+        let counts = |cost_seconds: Option<f64>| {
+            let share = cost_seconds
+                .zip(measures.load_seconds)
+                .map(|(cost, load)| cost >= SPOILING_SHARE * load && cost > 0.0);
+            share.unwrap_or(false)
+        };
+        let faults = measures.major_faults.filter(|&faults| faults > 0);
+        let by_faults = faults.map(|faults| faults as f64 * FAULT_SECONDS);
+        let disk = measures.disk_wait_seconds.or(by_faults);
+        let is_there = |count: Option<u64>| count.is_some_and(|count| count > 0);
+        let found = [
+            (Spoiling::Disk, !waits_for_disk && counts(disk)),
+            (Spoiling::Stolen, counts(measures.stolen_seconds)),
+            (Spoiling::Throttled, counts(measures.throttled_seconds)),
+            (Spoiling::Swap, is_there(measures.swap_peak_bytes)),
+            (
+                Spoiling::SharedDevice,
+                is_there(measures.other_device_processes),
+            ),
+        ];
+        let found = found.into_iter().filter(|(_, is_so)| *is_so);
+        found.map(|(spoiling, _)| spoiling).collect()
+    }
+}
+
+impl fmt::Display for Spoiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Spoiling::Disk => "disk",
+            Spoiling::Stolen => "stolen",
+            Spoiling::Throttled => "throttled",
+            Spoiling::Swap => "swap",
+            Spoiling::SharedDevice => "shared-device",
+            Spoiling::Dirty => "dirty",
+        })
+    }
+}
+
+/// Codes behind one another, with spaces between.
+impl Cell for Vec<Spoiling> {
+    fn write(&self) -> String {
+        let codes: Vec<String> = self.iter().map(Spoiling::to_string).collect();
+        codes.join(" ")
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let codes = text.split_whitespace();
+        codes.map(|code| read_word(&Spoiling::ALL, code)).collect()
+    }
+}
 
 /// Counters as they stood before the load.
 pub(crate) struct Disturbances {
     process: Process,
     major_faults: Option<u64>,
-    throttled: Option<u64>,
+    storage_bytes: Option<u64>,
+    disk_wait_seconds: Option<f64>,
+    throttled_seconds: Option<f64>,
     cpu: Option<CpuTicks>,
-}
-
-/// What happened during a load.
-pub(crate) struct Disturbed {
-    /// Page faults that had to read from a disk.
-    pub major_faults: Option<u64>,
-    /// What may have spoilt the numbers, in words.
-    pub spoilt_by: Vec<String>,
 }
 
 impl Disturbances {
@@ -27,69 +139,54 @@ impl Disturbances {
         Disturbances {
             process,
             major_faults: ProcessMemory::major_faults(process),
-            throttled: throttled(),
+            storage_bytes: ProcessMemory::storage_bytes_read(process),
+            disk_wait_seconds: disk_wait_seconds(),
+            throttled_seconds: throttled_seconds(),
             cpu: CpuTicks::now(),
         }
     }
 
-    /// `swap_peak_bytes` is the most of the process that lay in swap. Under a cap, page faults are what is
-    /// asked for.
-    pub fn sum_up(
-        &self,
-        cache: CacheState,
-        is_capped: bool,
-        swap_peak_bytes: Option<u64>,
-    ) -> Disturbed {
+    /// Adds what happened since to what was measured.
+    pub fn sum_up(&self, measures: &mut Measures) {
         let since = |now: Option<u64>, before: Option<u64>| {
             now.zip(before)
                 .map(|(now, before)| now.saturating_sub(before))
         };
-        let major_faults = since(ProcessMemory::major_faults(self.process), self.major_faults);
-        let mut spoilt_by = Vec::new();
-        if let Some(bytes) = swap_peak_bytes.filter(|&bytes| bytes > 0) {
-            spoilt_by.push(format!("{} KiB of it were in swap", bytes / 1024));
-        }
-        if let Some(faults) = major_faults.filter(|&faults| faults > 0)
-            && cache == CacheState::Warm
-            && !is_capped
-        {
-            spoilt_by.push(format!("{faults} major faults with a warm cache"));
-        }
-        if let Some(times) = since(throttled(), self.throttled).filter(|&times| times > 0) {
-            spoilt_by.push(format!("the CPU was throttled {times} times"));
-        }
-        if let Some(share) = self
-            .cpu
-            .and_then(|before| CpuTicks::now()?.stolen_share(before))
-            && share >= STOLEN_SHARE
-        {
-            let percent = share * 100.0;
-            spoilt_by.push(format!("the hypervisor took {percent:.0} % of the CPUs"));
-        }
-        Disturbed {
-            major_faults,
-            spoilt_by,
-        }
+        let seconds_since = |now: Option<f64>, before: Option<f64>| {
+            now.zip(before).map(|(now, before)| (now - before).max(0.0))
+        };
+        measures.major_faults = since(ProcessMemory::major_faults(self.process), self.major_faults);
+        let from_storage = since(
+            ProcessMemory::storage_bytes_read(self.process),
+            self.storage_bytes,
+        );
+        let read_nothing = measures.major_faults == Some(0) && from_storage == Some(0);
+        measures.disk_wait_seconds = seconds_since(disk_wait_seconds(), self.disk_wait_seconds)
+            .map(|seconds| if read_nothing { 0.0 } else { seconds });
+        measures.throttled_seconds = seconds_since(throttled_seconds(), self.throttled_seconds);
+        measures.stolen_seconds = CpuTicks::now()
+            .zip(self.cpu)
+            .map(|(now, before)| now.stolen_seconds(before));
     }
 }
 
 /// Of all CPUs together, from `/proc/stat`.
 #[derive(Debug, Clone, Copy)]
 struct CpuTicks {
-    all: u64,
     stolen: u64,
+    cpus: u64,
+    per_second: u64,
 }
 
 impl CpuTicks {
     #[cfg(target_os = "linux")]
     fn now() -> Option<CpuTicks> {
         use procfs::CurrentSI;
-        let total = procfs::KernelStats::current().ok()?.total;
-        let stolen = total.steal.unwrap_or(0);
-        let waiting = total.iowait.unwrap_or(0);
+        let stat = procfs::KernelStats::current().ok()?;
         Some(CpuTicks {
-            all: total.user + total.nice + total.system + total.idle + waiting + stolen,
-            stolen,
+            stolen: stat.total.steal?,
+            cpus: (stat.cpu_time.len() as u64).max(1),
+            per_second: procfs::ticks_per_second().max(1),
         })
     }
 
@@ -98,32 +195,39 @@ impl CpuTicks {
         None
     }
 
-    /// `None` over less than a fifth of a second, where a tick says nothing.
-    fn stolen_share(self, before: CpuTicks) -> Option<f64> {
-        let all = self.all.saturating_sub(before.all);
-        let stolen = self.stolen.saturating_sub(before.stolen);
-        (all >= 20).then(|| stolen as f64 / all as f64)
+    /// Of each CPU, on average. The counter moves by whole ticks: what one of them says may be from before the load, and is no
+    /// finding.
+    fn stolen_seconds(self, before: CpuTicks) -> f64 {
+        let ticks = self.stolen.saturating_sub(before.stolen).saturating_sub(1);
+        ticks as f64 / self.per_second as f64 / self.cpus as f64
     }
 }
 
-/// How often the kernel throttled: the CPUs for their heat, or this process's cgroup for its quota.
-fn throttled() -> Option<u64> {
+/// How long some task of this machine has waited for a disk so far: the kernel's pressure stall information.
+fn disk_wait_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/pressure/io").ok()?;
+    let line = text.lines().find(|line| line.starts_with("some"))?;
+    let micros: u64 = line.rsplit_once("total=")?.1.trim().parse().ok()?;
+    Some(micros as f64 / 1e6)
+}
+
+/// How long the kernel has throttled so far: the CPUs for their heat, or this process's cgroup for its quota.
+fn throttled_seconds() -> Option<f64> {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
     let heat = (0..).map_while(|cpu| {
-        let path =
-            format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle/package_throttle_count");
-        std::fs::read_to_string(path)
-            .ok()?
-            .trim()
-            .parse::<u64>()
-            .ok()
+        let folder = format!("/sys/devices/system/cpu/cpu{cpu}/thermal_throttle");
+        let path = format!("{folder}/package_throttle_total_time_ms");
+        Some(number(&std::fs::read_to_string(path).ok()?)? / 1e3)
     });
-    let quota = ["/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat"];
-    let quota = quota.into_iter().filter_map(|path| {
+    // Of cgroup v2 in microseconds, of cgroup v1 in nanoseconds.
+    let files = [
+        ("/sys/fs/cgroup/cpu.stat", "throttled_usec ", 1e6),
+        ("/sys/fs/cgroup/cpu/cpu.stat", "throttled_time ", 1e9),
+    ];
+    let quota = files.into_iter().filter_map(|(path, field, scale)| {
         let text = std::fs::read_to_string(path).ok()?;
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("nr_throttled "))?;
-        line.trim().parse::<u64>().ok()
+        let value = text.lines().find_map(|line| line.strip_prefix(field))?;
+        Some(number(value)? / scale)
     });
     heat.chain(quota).reduce(|a, b| a + b)
 }
@@ -132,33 +236,81 @@ fn throttled() -> Option<u64> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn stolen_time_is_a_share_of_what_passed_on_all_cpus() {
-        let before = CpuTicks {
-            all: 1000,
-            stolen: 10,
-        };
-        let after = CpuTicks {
-            all: 1200,
-            stolen: 40,
-        };
-        assert_eq!(after.stolen_share(before), Some(0.15));
-        assert_eq!(before.stolen_share(before), None, "no time passed");
+    fn load_of(seconds: f64) -> Measures {
+        Measures {
+            load_seconds: Some(seconds),
+            ..Measures::default()
+        }
     }
 
     #[test]
-    fn swap_and_major_faults_of_a_warm_run_are_told_and_those_of_a_capped_one_are_not() {
-        let mut before = Disturbances::watch(Process::Own);
-        before.major_faults = before.major_faults.map(|_| 0);
-        let Some(faults) = ProcessMemory::major_faults(Process::Own) else {
-            return;
+    fn a_disturbance_spoils_a_run_by_what_it_can_have_cost_and_not_by_being_there() {
+        let faults = |faults, wait, load| Measures {
+            major_faults: Some(faults),
+            disk_wait_seconds: wait,
+            ..load_of(load)
         };
-        let told = |cache, is_capped| before.sum_up(cache, is_capped, None).spoilt_by.join(", ");
-        let says_so = |told: &str| told.contains("major faults");
-        assert_eq!(says_so(&told(CacheState::Warm, false)), faults > 0);
-        assert!(!says_so(&told(CacheState::Warm, true)));
-        assert!(!says_so(&told(CacheState::Cold, false)));
-        let swapped = before.sum_up(CacheState::Cold, false, Some(4096));
-        assert!(swapped.spoilt_by[0].contains("4 KiB of it were in swap"));
+        let spoilt = |measures: Measures| Spoiling::of(&measures, false);
+        assert_eq!(spoilt(faults(1, Some(0.0002), 0.3)), []);
+        assert_eq!(spoilt(faults(1, Some(0.02), 0.3)), [Spoiling::Disk]);
+        // Where the kernel does not tell how long they took.
+        assert_eq!(spoilt(faults(1, None, 0.3)), []);
+        assert_eq!(spoilt(faults(40, None, 0.3)), [Spoiling::Disk]);
+        let stolen = |seconds| Measures {
+            stolen_seconds: Some(seconds),
+            ..load_of(1.0)
+        };
+        assert_eq!(spoilt(stolen(0.04)), []);
+        assert_eq!(spoilt(stolen(0.06)), [Spoiling::Stolen]);
+    }
+
+    #[test]
+    fn a_run_that_is_meant_to_wait_for_the_disk_is_not_spoilt_by_it() {
+        let cold = Measures {
+            disk_wait_seconds: Some(0.9),
+            major_faults: Some(1000),
+            ..load_of(1.0)
+        };
+        assert_eq!(Spoiling::of(&cold, true), []);
+        assert_eq!(Spoiling::of(&cold, false), [Spoiling::Disk]);
+    }
+
+    #[test]
+    fn waiting_moves_times_and_no_peaks_and_swap_moves_both() {
+        assert!(Spoiling::Disk.moves(Quantity::Time) && !Spoiling::Disk.moves(Quantity::Memory));
+        assert!(Spoiling::Swap.moves(Quantity::Time) && Spoiling::Swap.moves(Quantity::Memory));
+    }
+
+    #[test]
+    fn codes_survive_being_written_and_read() {
+        let all = Spoiling::ALL.to_vec();
+        assert_eq!(Vec::<Spoiling>::read(&all.write()), Ok(all));
+        assert_eq!(Vec::<Spoiling>::read(""), Ok(Vec::new()));
+        assert!(Vec::<Spoiling>::read("rust").unwrap_err().contains("disk"));
+    }
+
+    #[test]
+    fn one_stolen_tick_says_nothing_and_more_are_shared_by_the_cpus() {
+        let at = |stolen| CpuTicks {
+            stolen,
+            cpus: 2,
+            per_second: 100,
+        };
+        assert_eq!(at(11).stolen_seconds(at(10)), 0.0);
+        assert_eq!(at(31).stolen_seconds(at(10)), 0.1);
+    }
+
+    #[test]
+    fn what_happened_since_is_added_to_the_measures() {
+        let before = Disturbances::watch(Process::Own);
+        let mut measures = load_of(1.0);
+        before.sum_up(&mut measures);
+        if cfg!(target_os = "linux") {
+            assert!(measures.major_faults.is_some());
+            assert_eq!(
+                measures.disk_wait_seconds.is_some(),
+                disk_wait_seconds().is_some()
+            );
+        }
     }
 }

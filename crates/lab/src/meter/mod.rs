@@ -13,7 +13,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use disturbance::{Disturbances, Disturbed};
+pub(crate) use disturbance::Disturbances;
+pub use disturbance::{Quantity, SPOILING_SHARE, Spoiling};
 pub use heap::CountingAllocator;
 pub(crate) use last_words::Diary;
 pub use last_words::{LastWords, Stage};

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use super::process::Reader;
 use super::sampler::{CAPACITY, PERIOD, thin};
-use super::{Disturbances, Disturbed, Phase, Process, ProcessMemory, Sample};
+use super::{Disturbances, Phase, Process, ProcessMemory, Sample};
 use crate::cap::{Cgroup, CgroupPeak};
-use crate::{CacheState, Outcome, Status};
+use crate::{Measures, Outcome, Status};
 
 /// A process that is about to load a model.
 pub struct Outside {
@@ -69,7 +69,7 @@ impl Outside {
     }
 
     /// Reads every mark, while the process is still there.
-    pub fn finish(self, cache: CacheState, is_capped: bool) -> Outcome {
+    pub fn finish(self) -> Outcome {
         let now = ProcessMemory::of(self.process);
         let cgroup_peak_bytes = self
             .cgroup
@@ -78,20 +78,13 @@ impl Outside {
         self.stop.store(true, Relaxed);
         let sampled = self.sampler.join().ok();
         let highest = sampled.as_ref().map(|(highest, _)| *highest);
-        let swap_peak_bytes = highest.map(|highest| highest.swap_bytes);
-        let Disturbed {
-            major_faults,
-            spoilt_by,
-        } = self.disturbances.sum_up(cache, is_capped, swap_peak_bytes);
         let baseline = self.baseline;
         let above = |measure: fn(ProcessMemory) -> u64| {
             highest.map(|highest| measure(highest).saturating_sub(measure(baseline)))
         };
         let is_reset = self.is_rss_peak_reset;
         let rss_peak = now.zip(highest).filter(|_| is_reset);
-        Outcome {
-            status: Status::Ok,
-            reason: None,
+        let mut measures = Measures {
             host_rss_baseline_bytes: is_reset.then_some(baseline.rss_bytes),
             host_rss_peak_bytes: rss_peak.map(|(now, seen)| {
                 let peak = now.rss_peak_bytes.max(seen.rss_bytes);
@@ -101,10 +94,16 @@ impl Outside {
             host_file_peak_bytes: above(|memory| memory.file_bytes),
             host_cgroup_peak_bytes: cgroup_peak_bytes,
             bytes_read: bytes_read.map(|(now, before)| now.saturating_sub(before)),
-            major_faults,
-            spoilt_by,
+            swap_peak_bytes: highest.map(|highest| highest.swap_bytes),
+            ..Measures::default()
+        };
+        self.disturbances.sum_up(&mut measures);
+        Outcome {
+            status: Status::Ok,
+            reason: None,
+            verified: false,
+            measures,
             timeline: sampled.map_or(Vec::new(), |(_, samples)| thin(&samples)),
-            ..Outcome::ended(Status::Ok, "")
         }
     }
 }

@@ -173,6 +173,6 @@ pub trait DriverView {
     /// Called with the device open.
     fn read_own(&mut self) -> Option<ReadBytes>;
 
-    /// Who else uses the device, in words; `None` where nobody does, or the driver does not tell.
-    fn others(&self) -> Option<String>;
+    /// How many other processes have used it meanwhile; `None` where the driver does not tell.
+    fn others(&self) -> Option<u64>;
 }

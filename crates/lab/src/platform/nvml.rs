@@ -56,22 +56,14 @@ impl DriverView for Processes {
         }))
     }
 
-    fn others(&self) -> Option<String> {
+    fn others(&self) -> Option<u64> {
         let now = used_by_process(&self.nvml, &self.pci_bus_id)?;
         let is_other = |process: &u32| match self.own {
             Some(own) => *process != own,
             None => self.before.contains(process),
         };
-        let mut others: Vec<u32> = now.into_iter().map(|(process, _)| process).collect();
-        others.retain(is_other);
-        match &others[..] {
-            [] => None,
-            [one] => Some(format!("process {one} used the GPU as well")),
-            many => Some(format!(
-                "{} other processes used the GPU as well",
-                many.len()
-            )),
-        }
+        let others = now.into_iter().filter(|(process, _)| is_other(process));
+        Some(others.count() as u64)
     }
 }
 

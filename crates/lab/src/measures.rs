@@ -1,0 +1,86 @@
+//! Everything that is measured of a run. A new measure is a line here, and the instrument that takes it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::columns;
+
+columns! {
+    /// What was measured of a run. What could not be measured is `None`, never 0. Peaks are above the baseline taken just
+    /// before the load.
+    #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    pub struct Measures {
+        /// Fraction of the checkpoint's pages in the page cache before the load.
+        resident_fraction: Option<f64> = Fraction, Exact, 1;
+        /// From the first statement of the load until the device is synchronised.
+        load_seconds: Option<f64> = Seconds, Exact, 1;
+        /// The first forward on the reference tokens.
+        first_forward_seconds: Option<f64> = Seconds, Exact, 1;
+        /// How far its logits are from the reference: the largest difference over the reference's largest magnitude.
+        logits_error: Option<f64> = Fraction, Exact, 3;
+        /// Resident set of the process before the load.
+        host_rss_baseline_bytes: Option<u64> = Bytes, Exact, 2;
+        /// Peak of live Rust allocations, by the counting allocator.
+        host_heap_peak_bytes: Option<u64> = Bytes, Exact, 1;
+        /// Peak of the resident set, by the kernel (VmHWM).
+        host_rss_peak_bytes: Option<u64> = Bytes, Exact, 1;
+        /// Peak of anonymous pages (RssAnon).
+        host_anon_peak_bytes: Option<u64> = Bytes, Sampled, 1;
+        /// Peak of pages of mapped files (RssFile): the kernel takes them back when memory is short.
+        host_file_peak_bytes: Option<u64> = Bytes, Sampled, 1;
+        /// Peak of the run's own cgroup, by the kernel. File pages that were in the cache before are counted where they were
+        /// read first.
+        host_cgroup_peak_bytes: Option<u64> = Bytes, Exact, 2;
+        /// The phase in which the heap peak was set.
+        host_peak_phase: Option<String> = Text, Marks, 1;
+        /// Peak of the device memory that live tensors hold.
+        device_in_use_peak_bytes: Option<u64> = Bytes, Marks, 1;
+        /// Peak of the device memory that the allocator's pools hold.
+        device_reserved_peak_bytes: Option<u64> = Bytes, Marks, 1;
+        /// Peak of what the device's driver holds for the process.
+        device_driver_peak_bytes: Option<u64> = Bytes, Sampled, 1;
+        /// CUDA's default memory pool: the most bytes handed out at once, by the driver.
+        device_pool_used_peak_bytes: Option<u64> = Bytes, Exact, 2;
+        /// CUDA's default memory pool: the most bytes held at once, by the driver.
+        device_pool_reserved_peak_bytes: Option<u64> = Bytes, Exact, 2;
+        /// The phase in which the device peak was set.
+        device_peak_phase: Option<String> = Text, Marks, 1;
+        /// Bytes that read calls returned during the load; page faults of a mapped file are no read calls.
+        bytes_read: Option<u64> = Bytes, Exact, 1;
+        /// The host heap peak that the technique promises.
+        host_contract_bytes: Option<u64> = Bytes, Computed, 1;
+        /// The peak of device memory in use that the technique promises.
+        device_contract_bytes: Option<u64> = Bytes, Computed, 1;
+        /// Page faults during the load that had to read from a disk.
+        major_faults: Option<u64> = Count, Exact, 2;
+        /// Seconds of the load in which a task of the machine waited for a disk (PSI), where the run itself read from one: the
+        /// most that its own reads can have cost.
+        disk_wait_seconds: Option<f64> = Seconds, Exact, 4;
+        /// CPU seconds that the hypervisor took during the load, over the number of CPUs.
+        stolen_seconds: Option<f64> = Seconds, Exact, 4;
+        /// Seconds of the load in which the kernel throttled the CPUs, for their heat or for a cgroup's quota.
+        throttled_seconds: Option<f64> = Seconds, Exact, 4;
+        /// The most of the process that lay in swap.
+        swap_peak_bytes: Option<u64> = Bytes, Sampled, 4;
+        /// Other processes that used the GPU meanwhile, by its driver.
+        other_device_processes: Option<u64> = Count, Exact, 4;
+    }
+}
+
+impl Measures {
+    /// Load and first forward together: what a person waits for.
+    pub fn ready_seconds(&self) -> Option<f64> {
+        Some(self.load_seconds? + self.first_forward_seconds?)
+    }
+
+    /// Whether the measured peaks are within the contract; `None` where neither was measured.
+    pub fn contract_held(&self) -> Option<bool> {
+        let within = |peak: Option<u64>, contract: Option<u64>| Some(peak? <= contract?);
+        let host = within(self.host_heap_peak_bytes, self.host_contract_bytes);
+        let device = within(self.device_in_use_peak_bytes, self.device_contract_bytes);
+        match (host, device) {
+            (None, None) => None,
+            (host, device) => Some(host.unwrap_or(true) && device.unwrap_or(true)),
+        }
+    }
+}
