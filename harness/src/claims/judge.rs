@@ -213,6 +213,14 @@ impl<'a> Scene<'a> {
 
     /// Of one value for each repeat, in which all techniques ran interleaved.
     fn judge_times(&self, claim: &Claim, lines: &[Line], caps: &[SmallestCap]) -> Finding {
+        let spoilt = claim.variables.iter().find_map(|variable| {
+            let line = self.line(variable, lines)?;
+            (variable.timed().is_some() && line.is_spoilt(Quantity::Time))
+                .then(|| only_spoilt(&variable.experiment, line, Quantity::Time))
+        });
+        if let Some(reason) = spoilt {
+            return Finding::Undecided(None, reason);
+        }
         // Whether everything is there at all, with the reason where it is not.
         let of_medians = |variable: &Variable| self.value(variable, lines, caps);
         let of_medians = match self.value_of_claim(claim, of_medians) {
@@ -325,12 +333,7 @@ impl<'a> Scene<'a> {
         }
         let measure = summary::measure(measure).expect("measures are checked");
         if line.is_spoilt(measure.quantity) {
-            let by = line.spoilt_by(measure.quantity).into_iter();
-            let by: Vec<&str> = by.map(Spoiling::describe).collect();
-            let by = by.join(" and ");
-            return Err(format!(
-                "{experiment} has only runs that are spoilt by {by}"
-            ));
+            return Err(only_spoilt(experiment, line, measure.quantity));
         }
         match (line.spread(measure), &line.trouble) {
             (Some(spread), _) => Ok(spread.median),
@@ -341,6 +344,13 @@ impl<'a> Scene<'a> {
             }
         }
     }
+}
+
+fn only_spoilt(experiment: &str, line: &Line, quantity: Quantity) -> String {
+    let by = line.spoilt_by(quantity).into_iter();
+    let by: Vec<&str> = by.map(Spoiling::describe).collect();
+    let by = by.join(" and ");
+    format!("{experiment} has only runs that are spoilt by {by}")
 }
 
 impl Claim {
