@@ -146,11 +146,11 @@ impl Comparison<'_> {
         Ok(comparison)
     }
 
-    /// Compares the files of a folder that are made.
+    /// Compares a folder with what is made for it; a file that would not be there is stale where it `is_made`.
     fn compare(&mut self, folder: &Path, is_made: impl Fn(&Path) -> bool) -> anyhow::Result<()> {
         let (made, there) = (self.made.path().join(folder), self.root.join(folder));
         let (made_files, there_files) = (files(&made)?, files(&there)?);
-        for file in made_files.iter().filter(|file| is_made(file)) {
+        for file in &made_files {
             let path = folder.join(file);
             if !there_files.contains(file) {
                 self.differences.push(Difference::Missing(path));
@@ -158,11 +158,11 @@ impl Comparison<'_> {
                 self.differences.push(Difference::Differs(path));
             }
         }
-        let stale = there_files.difference(&made_files);
-        let stale = stale
-            .filter(|file| is_made(file))
-            .map(|file| folder.join(file));
-        self.differences.extend(stale.map(Difference::Stale));
+        let stale = there_files
+            .difference(&made_files)
+            .filter(|file| is_made(file));
+        let stale = stale.map(|file| Difference::Stale(folder.join(file)));
+        self.differences.extend(stale);
         Ok(())
     }
 

@@ -264,7 +264,7 @@ impl Execution<'_> {
                 .or_insert_with(|| {
                     store
                         .prepare(&ready, format)
-                        .map_err(|error| exit::told(&error))
+                        .map_err(|error| exit::message(&error))
                 })
                 .clone()?;
         }

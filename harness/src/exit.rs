@@ -66,23 +66,23 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", told(&error));
+            eprintln!("error: {}", message(&error));
             ExitCode::from(error.downcast_ref::<Ended>().map_or(1, Ended::code))
         }
     }
 }
 
-/// An error with its causes, each once: the text of many a type has its cause's text in it already.
-pub fn told(error: &anyhow::Error) -> String {
-    let mut told = String::new();
+/// An error and its causes, each once: many types repeat their cause in their own text.
+pub fn message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if told.is_empty() {
-            told = cause;
-        } else if !told.contains(&cause) {
-            told = format!("{told}: {cause}");
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
         }
     }
-    told
+    message
 }
 
 /// Ends the program without a word where what it prints is read no further, as by `head`. (The signal that says so is off in
@@ -120,11 +120,11 @@ mod tests {
             std::fs::read(absent).context(answer.clone()).unwrap_err(),
         ];
         for error in errors {
-            let told = told(&error);
-            assert_eq!(told.matches(&answer).count(), 1, "{told}");
+            let message = message(&error);
+            assert_eq!(message.matches(&answer).count(), 1, "{message}");
         }
         let error = anyhow::anyhow!("inner").context("middle").context("outer");
-        assert_eq!(told(&error), "outer: middle: inner");
+        assert_eq!(message(&error), "outer: middle: inner");
     }
 
     #[test]

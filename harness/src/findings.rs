@@ -36,8 +36,8 @@ impl Findings {
     }
 
     /// In words, and where the details are.
-    pub fn told(&self, report: &Path) -> String {
-        let mut told = Vec::new();
+    pub fn text(&self, report: &Path) -> String {
+        let mut lines = Vec::new();
         if self.claims > 0 {
             let decided = self.claims_hold + self.claims_broken + self.claims_differ_as_known;
             let parts = [
@@ -53,17 +53,17 @@ impl Findings {
             let parts: Vec<_> = parts
                 .map(|(count, what)| format!("{count} {what}"))
                 .collect();
-            told.push(format!("claims:    {}", parts.join(", ")));
+            lines.push(format!("claims:    {}", parts.join(", ")));
         }
         if self.contracts > 0 {
             let kept = self.contracts - self.contracts_broken;
-            told.push(match self.contracts_broken {
+            lines.push(match self.contracts_broken {
                 0 => format!("contracts: {kept} hold"),
                 broken => format!("contracts: {kept} hold, {broken} do not hold"),
             });
         }
-        told.push(format!("report:    {}", report.display()));
-        told.join("\n")
+        lines.push(format!("report:    {}", report.display()));
+        lines.join("\n")
     }
 }
 
@@ -81,10 +81,10 @@ mod tests {
             contracts: 5,
             contracts_broken: 2,
         };
-        let told = findings.told(Path::new("out/report.md"));
+        let text = findings.text(Path::new("out/report.md"));
         let expected = "claims:    3 hold, 1 do not hold, 1 do not hold because Burn differs, 2 are undecided or were not \
                         measured\ncontracts: 3 hold, 2 do not hold\nreport:    out/report.md";
-        assert_eq!(told, expected);
+        assert_eq!(text, expected);
         assert_eq!(findings.broken(), 3);
     }
 }

@@ -87,8 +87,8 @@ fn refuse_unknown_code(records: &[Record], from: &Path) -> anyhow::Result<()> {
 /// checkpoint that was loaded, keeps its name.
 fn place_of(records: &[Record], from: &Path) -> anyhow::Result<Place> {
     let last = records.last().expect("a folder without rows is not read");
-    let machines = records.iter().map(|record| &record.machine);
-    if let Some(other) = machines.clone().find(|machine| **machine != last.machine) {
+    let mut machines = records.iter().map(|record| &record.machine);
+    if let Some(other) = machines.find(|machine| **machine != last.machine) {
         bail!(
             "{}: holds runs of {other} and of {}",
             from.display(),

@@ -94,9 +94,8 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
     presentation.write()?;
     println!("{}", presentation.terminal());
     println!(
-        "results: {}\nreport:  {}\ncharts:  {}",
+        "results:   {}\ncharts:    {}",
         out.display(),
-        out.join("report.md").display(),
         presentation.plots.display()
     );
     if interrupted {
@@ -109,7 +108,7 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
         );
     }
     let findings = Findings::of(&presentation);
-    println!("{}", findings.told(&out.join("report.md")));
+    println!("{}", findings.text(&out.join("report.md")));
     fail_where_runs_failed(&presentation, &execution.records)?;
     match findings.broken() {
         broken if broken > 0 && options.check => Err(Ended::Findings { findings: broken }.into()),
