@@ -146,14 +146,14 @@ fn a_missing_truncated_or_foreign_checkpoint_is_told_once_before_anything_is_rec
     place.manifest("repeats = 1");
     let whole = std::fs::read(fixture("tiny.pth")).unwrap();
     std::fs::write(
-        place.path().join("truncated.pth"),
+        place.path().join("half.pth"),
         &whole[..whole.len() / 2],
     )
     .unwrap();
     place.write("foreign.pth", "no checkpoint at all");
     for (file, expected) in [
         ("absent.pth", "cannot open"),
-        ("truncated.pth", "truncated"),
+        ("half.pth", "truncated"),
         ("foreign.pth", "no checkpoint"),
         (
             &fixture("tiny-logits.safetensors"),

@@ -115,7 +115,7 @@ impl Examined {
 
         let mut instruments = list::table(&["instrument", "works here"]);
         for Instrument { what, works } in &self.instruments {
-            instruments.add_row([what, if *works { "yes" } else { "no" }]);
+            instruments.add_row([*what, if *works { "yes" } else { "no" }]);
         }
         println!("{instruments}");
         println!("host caps are enforced by {}", machine.host_caps);
