@@ -58,9 +58,13 @@ new name:
 fuzz seconds="60":
     scripts/fuzz {{seconds}}
 
-# Bring the generated parts of README.md up to date
-readme: build
-    {{harness}} readme
+# Take a folder of results among the committed ones: just publish runs/<machine>/<manifest>
+publish results *args: build
+    {{harness}} publish {{results}} {{args}}
+
+# Write again what is made of the committed rows: summaries, reports, charts, and parts of README.md; --check names what is stale
+regenerate *args: build
+    {{harness}} regenerate {{args}}
 
 # Format, clippy and documentation, with warnings denied
 lint:
@@ -68,7 +72,8 @@ lint:
     cargo clippy --release --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --document-private-items
 
-# Everything that must pass: lint, all tests, and the quick reproduction end to end
+# Everything that must pass: lint, all tests, committed results that are up to date, and the quick reproduction end to end
 test: lint
     cargo test --release --workspace
-    just reproduce quick --out target/quick
+    just regenerate --check
+    just reproduce quick --out target/quick --check

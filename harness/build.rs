@@ -1,5 +1,5 @@
-//! Writes the registry of experiments from this crate's own dependency list, and notes the versions that
-//! a record of the machine names.
+//! Writes the registry of experiments from this crate's own dependency list, takes the manifests into the program, and notes
+//! the versions that a record of the machine names, the commit of the sources among them.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -19,12 +19,27 @@ const VERSIONED: [&str; 10] = [
     "wgpu",
 ];
 
+/// What the program is built from, seen from here: where git sees a change in it, the commit does not say what was built.
+const SOURCES: [&str; 9] = [
+    "../Cargo.lock",
+    "../Cargo.toml",
+    "../crates",
+    "../experiments",
+    "Cargo.toml",
+    "assets",
+    "build.rs",
+    "manifests",
+    "src",
+];
+
 fn main() {
     let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     let out = Path::new(&out);
-    for input in ["build.rs", "Cargo.toml", "../Cargo.lock"] {
+    for input in SOURCES {
         println!("cargo::rerun-if-changed={input}");
     }
+    embed_commit();
+    std::fs::write(out.join("manifests.rs"), manifests()).expect("OUT_DIR can be written");
     std::fs::write(out.join("registry.rs"), registry()).expect("OUT_DIR can be written");
     std::fs::write(out.join("versions.rs"), versions()).expect("OUT_DIR can be written");
 }
@@ -80,4 +95,51 @@ fn versions() -> String {
     let rustc = rustc.trim().trim_start_matches("rustc ");
     writeln!(entries, "    (\"rustc\", {rustc:?}),").expect("a string grows");
     format!("&[\n{entries}]\n")
+}
+
+/// `&[("quick", include_str!("…/quick.toml")), …]`, by name.
+fn manifests() -> String {
+    let folder = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let folder = Path::new(&folder).join("manifests");
+    let files = std::fs::read_dir(&folder).expect("the manifests are there");
+    let mut files: Vec<_> = files.flatten().map(|file| file.path()).collect();
+    files.sort();
+    let mut entries = String::new();
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        writeln!(entries, "    ({name:?}, include_str!({file:?})),").expect("a string grows");
+    }
+    format!("&[\n{entries}]\n")
+}
+
+/// Lets the program name the commit that it was built from; without git, it names none.
+fn embed_commit() {
+    let version = std::env::var("CARGO_PKG_VERSION").expect("cargo sets CARGO_PKG_VERSION");
+    let Some(commit) = git(&["rev-parse", "HEAD"]) else {
+        println!("cargo::rustc-env=HARNESS_VERSION={version}");
+        return;
+    };
+    // A commit moves the branch, and adds to HEAD's log; in a git worktree git knows where they are. A file that is not there
+    // would run this script each time.
+    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
+    let branch = branch.as_deref().unwrap_or("HEAD");
+    for name in ["HEAD", "logs/HEAD", "packed-refs", branch] {
+        let path = git(&["rev-parse", "--git-path", name]);
+        if let Some(path) = path.filter(|path| Path::new(path).exists()) {
+            println!("cargo::rerun-if-changed={path}");
+        }
+    }
+    let status = [&["status", "--porcelain", "--"][..], &SOURCES].concat();
+    let is_dirty = git(&status).is_none_or(|changes| !changes.is_empty());
+    let suffix = if is_dirty { "-dirty" } else { "" };
+    println!("cargo::rustc-env=HARNESS_VERSION={version} ({commit:.9}{suffix})");
+    println!("cargo::rustc-env=HARNESS_COMMIT={commit}");
+    println!("cargo::rustc-env=HARNESS_DIRTY={is_dirty}");
+}
+
+/// What git answers, where there is git and it has an answer.
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
 }

@@ -1,13 +1,14 @@
 //! Which technique fits into the memory that is there, and is fastest: from the memory contracts, and from what is recorded.
 
 use std::cmp::Ordering;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use checkpoint::Dtype;
 use gpt2::Size;
 use lab::{Footprint, Kept, MemoryModel, Reads, Registered, Tuning};
 
 use crate::record::Record;
+use crate::recorded::subfolders;
 use crate::registry;
 use crate::sheet::{ABSENT, Sheet, numbers, words};
 use crate::smallest_cap;
@@ -74,13 +75,6 @@ pub fn recorded_on(machine: &Path, situation: &Situation) -> Vec<Record> {
     // Of several manifests that hold the same configuration the newest rows count.
     records.sort_by(|a, b| a.started_at.cmp(&b.started_at));
     records
-}
-
-fn subfolders(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut folders: Vec<_> = entries.map(|entry| entry.path()).collect();
-    folders.sort();
-    folders
 }
 
 impl Situation {

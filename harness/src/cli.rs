@@ -7,13 +7,15 @@ use clap::{Args, Parser, Subcommand};
 use gpt2::Size;
 use lab::DeviceSpec;
 
+use crate::checkout;
 use crate::exit;
+use crate::machine;
 use crate::units::ByteSize;
 use crate::worker::WorkerArgs;
 
 /// Runs loading experiments in fresh processes, records what they held, and shows it.
 #[derive(Parser)]
-#[command(version, about, after_help = exit::CODES, max_term_width = 100)]
+#[command(version = machine::VERSION, about, after_help = exit::CODES, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -22,9 +24,9 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     /// List experiments, sizes, and the devices found, with why others are not usable
-    List,
+    List(FormatArgs),
     /// Tell versions, devices, memory and disk of this machine
-    Doctor(StoreArgs),
+    Doctor(DoctorArgs),
     /// Make the checkpoints of sizes, or check and digest one of your own
     Prepare(PrepareArgs),
     /// Run a manifest, record every run, and show the results
@@ -47,9 +49,14 @@ pub enum Command {
     Overhead(OverheadArgs),
     /// Hold two folders of results side by side; fails where memory grew
     Compare(CompareArgs),
-    /// Bring the generated parts of README.md up to date
-    #[command(hide = true)]
-    Readme(ReadmeArgs),
+    /// Take a folder of results among the committed ones: results/<machine>/<manifest>, and its charts
+    Publish(PublishArgs),
+    /// Write again what is made of the committed rows: summaries, reports, charts, and the generated parts of README.md
+    Regenerate(RegenerateArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page, or that of a command: harness man run | man -l -
+    Man(ManArgs),
     /// Make one run in this process and print its outcome as JSON
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -65,8 +72,30 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct StoreArgs {
     /// Folder that checkpoints are kept in
-    #[arg(long, default_value = "checkpoints", value_name = "DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value_os_t = checkout::folder(checkout::CHECKPOINTS),
+        hide_default_value = true,
+        help = "Folder that checkpoints are kept in [default: checkpoints, at the checkout's root]"
+    )]
     pub checkpoints: PathBuf,
+}
+
+/// For a person, or for a program.
+#[derive(Debug, Args)]
+pub struct FormatArgs {
+    /// Print one JSON object instead of tables and words: plain numbers, their units in their names
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub store: StoreArgs,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 /// How a checkpoint of the user's is read.
@@ -217,14 +246,14 @@ pub struct RunOptions {
     #[arg(
         long,
         value_name = "DIR",
-        help = "Folder of the results [default: results/<machine>/<manifest>]"
+        help = "Folder of the results [default: runs/<machine>/<manifest>, at the checkout's root]"
     )]
     pub out: Option<PathBuf>,
     /// Folder of the charts
     #[arg(
         long,
         value_name = "DIR",
-        help = "Folder of the charts [default: plots/<machine>/<manifest>, or <out>/plots]"
+        help = "Folder of the charts [default: <out>/plots]"
     )]
     pub plots: Option<PathBuf>,
     /// Call the machine this instead of what is detected
@@ -233,9 +262,12 @@ pub struct RunOptions {
     /// Keep what is recorded, and run what is missing
     #[arg(long)]
     pub resume: bool,
-    /// Print the plan with predicted peaks, disk and time, and run nothing
+    /// Print the plan with predicted peaks, disk and time, and run nothing: what would end a run ends this, too
     #[arg(long)]
     pub dry_run: bool,
+    /// End with exit code 4 where a claim or a memory contract does not hold, for CI
+    #[arg(long)]
+    pub check: bool,
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -275,8 +307,12 @@ pub struct AdviseArgs {
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
     /// Folder of the results that times are taken from
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "Folder of the results that times are taken from [default: runs, and results]"
+    )]
+    pub results: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -288,7 +324,7 @@ pub struct ExplainArgs {
     #[arg(
         long,
         value_name = "DIR",
-        help = "Folder of results to look in [default: the newest below results that has a run of it]"
+        help = "Folder of results to look in [default: the newest below runs, or else below results, that has a run of it]"
     )]
     pub results: Option<PathBuf>,
     /// Of this size; without, the largest that ran
@@ -300,6 +336,8 @@ pub struct ExplainArgs {
     /// This very run, by its run_id
     #[arg(long, value_name = "RUN_ID", conflicts_with_all = ["size", "device"])]
     pub run: Option<String>,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 #[derive(Debug, Args)]
@@ -339,7 +377,7 @@ pub struct OverheadArgs {
     #[arg(
         long,
         value_name = "FILE",
-        help = "File of the pairs [default: results/<machine>/overhead.csv]"
+        help = "File of the pairs [default: runs/<machine>/overhead.csv, at the checkout's root]"
     )]
     pub out: Option<PathBuf>,
     #[command(flatten)]
@@ -354,10 +392,32 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 #[derive(Debug, Args)]
-pub struct ReadmeArgs {
-    /// The file to bring up to date
-    #[arg(default_value = "README.md")]
-    pub file: PathBuf,
+pub struct PublishArgs {
+    /// Folder of results, as `run` wrote it
+    #[arg(value_name = "DIR")]
+    pub results: PathBuf,
+    /// Also where sources differed from the commit that the rows name
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RegenerateArgs {
+    /// Write nothing; name every file that would change, and every link that leads nowhere, and fail if there is one
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Shell to complete for
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Command to describe
+    pub command: Option<String>,
 }
 
 #[derive(Debug, Args)]

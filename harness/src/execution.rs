@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use indicatif::{ProgressBar, ProgressStyle};
 use lab::{Outcome, Status};
 
 use crate::cli::RunOptions;
@@ -17,13 +16,14 @@ use crate::external::{Answer, External, Request};
 use crate::host_cap::HostCap;
 use crate::manifest::Manifest;
 use crate::plan::Planned;
+use crate::progress::Progress;
 use crate::record::Record;
 use crate::results::Results;
 use crate::smallest_cap::Search;
 use crate::supply::{Supply, reference};
 use crate::technique::Technique;
 use crate::worker::Specification;
-use crate::{decision, interrupt, machine, units};
+use crate::{decision, exit, interrupt, machine, units};
 
 /// What all runs of a plan have in common, and what is recorded of them.
 pub struct Execution<'a> {
@@ -95,8 +95,8 @@ impl Execution<'_> {
     }
 
     fn make_each(&mut self, runs: &[&Planned]) -> anyhow::Result<Stopped> {
-        self.each(runs, |execution, run, bar| {
-            Ok(execution.make(run, bar)?.is_some())
+        self.each(runs, |execution, run, progress| {
+            Ok(execution.make(run, progress)?.is_some())
         })
     }
 
@@ -126,7 +126,9 @@ impl Execution<'_> {
     pub fn search_all(&mut self, runs: &[Planned]) -> anyhow::Result<Stopped> {
         self.tell_recorded(self.records.len(), 0);
         let runs: Vec<&Planned> = runs.iter().collect();
-        self.each(&runs, |execution, run, bar| execution.search(run, bar))
+        self.each(&runs, |execution, run, progress| {
+            execution.search(run, progress)
+        })
     }
 
     fn tell_recorded(&self, done: usize, missing: usize) {
@@ -152,34 +154,29 @@ impl Execution<'_> {
     fn each(
         &mut self,
         runs: &[&Planned],
-        act: impl Fn(&mut Self, &Planned, &ProgressBar) -> anyhow::Result<bool>,
+        act: impl Fn(&mut Self, &Planned, &Progress) -> anyhow::Result<bool>,
     ) -> anyhow::Result<Stopped> {
-        let start = Instant::now();
-        let bar = ProgressBar::new(runs.len() as u64);
-        let style = "{bar:24} {pos}/{len} {elapsed_precise} {wide_msg}";
-        bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
-        bar.enable_steady_tick(Duration::from_millis(200));
-        let budget = self.manifest.limits.budget_seconds.map(Duration::from_secs);
+        let progress = Progress::begin(runs, self.manifest);
         for (number, run) in runs.iter().enumerate() {
-            if budget.is_some_and(|budget| start.elapsed() > budget) {
-                bar.finish_and_clear();
+            if progress.is_budget_spent() {
+                progress.finish();
                 return Ok(Stopped::BudgetSpent {
                     left: runs.len() - number,
                 });
             }
-            if !act(self, run, &bar)? {
-                bar.finish_and_clear();
+            if !act(self, run, &progress)? {
+                progress.finish();
                 return Ok(Stopped::Interrupted);
             }
-            bar.inc(1);
+            progress.next();
         }
-        bar.finish_and_clear();
+        progress.finish();
         Ok(Stopped::AllDone)
     }
 
     /// Whether the search came to its end.
-    fn search(&mut self, run: &Planned, bar: &ProgressBar) -> anyhow::Result<bool> {
-        let Some(free) = self.make_once(run, bar)? else {
+    fn search(&mut self, run: &Planned, progress: &Progress) -> anyhow::Result<bool> {
+        let Some(free) = self.make_once(run, progress)? else {
             return Ok(false);
         };
         if !free.is_measured() {
@@ -197,7 +194,7 @@ impl Execution<'_> {
                 forward_in_software: false,
                 ..run.clone()
             };
-            let Some(record) = self.make_once(&probe, bar)? else {
+            let Some(record) = self.make_once(&probe, progress)? else {
                 return Ok(false);
             };
             if record.status == Status::Skipped {
@@ -209,16 +206,16 @@ impl Execution<'_> {
     }
 
     /// [`Execution::make`], unless it is recorded already.
-    fn make_once(&mut self, run: &Planned, bar: &ProgressBar) -> anyhow::Result<Option<Record>> {
+    fn make_once(&mut self, run: &Planned, progress: &Progress) -> anyhow::Result<Option<Record>> {
         match self.recorded(run) {
             Some(record) => Ok(Some(record.clone())),
-            None => Ok(self.make(run, bar)?.cloned()),
+            None => Ok(self.make(run, progress)?.cloned()),
         }
     }
 
     /// Makes a run, records it, and tells of it. `None` if it was interrupted.
-    fn make(&mut self, run: &Planned, bar: &ProgressBar) -> anyhow::Result<Option<&Record>> {
-        bar.set_message(run.label());
+    fn make(&mut self, run: &Planned, progress: &Progress) -> anyhow::Result<Option<&Record>> {
+        progress.running(&run.label());
         let mut record = self.record(run, now());
         let Some(Answer { outcome, framework }) = self.run_one(run)? else {
             return Ok(None);
@@ -226,11 +223,7 @@ impl Execution<'_> {
         record.framework = framework;
         record.fill(&outcome);
         self.results.append(&record, &outcome.timeline)?;
-        let told = format!("{:<52} {}", run.label(), tell(&outcome));
-        match bar.is_hidden() {
-            true => eprintln!("{told}"),
-            false => bar.println(told),
-        }
+        progress.ended(&run.label(), &tell(&outcome));
         self.records.push(record);
         Ok(self.records.last())
     }
@@ -290,7 +283,7 @@ impl Execution<'_> {
         let Some(format) = self.supply.format(run) else {
             return Ok(None);
         };
-        let ready = self.supply.ready(run)?;
+        let ready = self.supply.ready(run);
         let as_it_is = ready.as_it_is(format, run.technique.reads_any());
         if as_it_is.is_none() {
             let key = (run.size, run.dtype, format);
@@ -300,7 +293,7 @@ impl Execution<'_> {
                 .or_insert_with(|| {
                     store
                         .prepare(&ready, format)
-                        .map_err(|error| format!("{error:#}"))
+                        .map_err(|error| exit::message(&error))
                 })
                 .clone()?;
         }
@@ -343,7 +336,7 @@ impl Execution<'_> {
         if let Some(inputs) = self.ready(run)? {
             specification.checkpoint = Some(inputs.checkpoint);
             specification.layout = inputs.layout;
-            specification.digests = Some(self.supply.ready(run)?.sidecar());
+            specification.digests = Some(self.supply.ready(run).sidecar());
             specification.reference = Some(inputs.reference);
         }
         Ok(specification)
@@ -352,7 +345,7 @@ impl Execution<'_> {
     fn record(&self, run: &Planned, started_at: String) -> Record {
         let footprint = run.footprint();
         let format = self.supply.format(run);
-        let ready = self.supply.ready(run).ok().filter(|_| format.is_some());
+        let ready = format.map(|_| self.supply.ready(run));
         let cap_bytes = run.host_cap_bytes();
         let mut record = Record {
             run_id: run.id(self.manifest, &self.code),

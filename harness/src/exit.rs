@@ -15,12 +15,15 @@ pub enum Ended {
         all: usize,
         records: String,
     },
-    /// Exit code 4: every run ended well, and what was claimed of them is not so.
-    #[error("{broken} claims or memory contracts do not hold: see {report}")]
-    ClaimsBroken { broken: usize, report: String },
+    /// Exit code 4, where findings are asked to count as failures.
+    #[error("--check: {findings} claims or memory contracts do not hold")]
+    Findings { findings: usize },
     /// Exit code 4: what was asked for cannot be had.
     #[error("{0}")]
     NothingFits(String),
+    /// Exit code 1: what is committed is not what the recorded rows say.
+    #[error("{0}")]
+    Stale(String),
     /// Exit code 5: a comparison found what got worse.
     #[error("worse than before: memory of {memory} configurations, load time of {time}")]
     Regressed { memory: usize, time: usize },
@@ -32,9 +35,10 @@ pub enum Ended {
 impl Ended {
     fn code(&self) -> u8 {
         match self {
+            Ended::Stale(_) => 1,
             Ended::Usage(_) => 2,
             Ended::RunsFailed { .. } => 3,
-            Ended::ClaimsBroken { .. } | Ended::NothingFits(_) => 4,
+            Ended::Findings { .. } | Ended::NothingFits(_) => 4,
             Ended::Regressed { .. } => 5,
             Ended::Interrupted { .. } => 130,
         }
@@ -43,11 +47,12 @@ impl Ended {
 
 /// For `--help`.
 pub const CODES: &str = "Exit codes:
-  0    everything asked for was done, and every run ended ok or was skipped with its reason
-  1    an unexpected error: the disk, a file that cannot be read, a folder that another harness holds
+  0    everything asked for was done and recorded; that a claim does not hold is a finding, and so is a spent time budget
+  1    an unexpected error: the disk, a file that cannot be read, a folder that another harness holds; regenerate --check: a
+       generated file is stale, or a link leads nowhere
   2    the command line, the manifest or a name in it is wrong; nothing was run
   3    everything was recorded, and some runs failed, or ran out of memory or of time without a host cap
-  4    every run ended well, and a claim of the manifest or a memory contract does not hold; advise: nothing fits
+  4    run --check, minmem --check: a claim or a memory contract does not hold; advise: nothing fits
   5    compare: a peak grew beyond the tolerance, a load takes longer, or a run no longer ends well
   130  interrupted; what was recorded stays, and --resume goes on from it";
 
@@ -56,10 +61,23 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", message(&error));
             ExitCode::from(error.downcast_ref::<Ended>().map_or(1, Ended::code))
         }
     }
+}
+
+/// An error and its causes, each once: many types repeat their cause in their own text.
+pub fn message(error: &anyhow::Error) -> String {
+    let mut message = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if message.is_empty() {
+            message = cause;
+        } else if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 /// Ends the program without a word where what it prints is read no further, as by `head`. (The signal that says so is off in
@@ -74,4 +92,50 @@ pub fn quietly_when_nobody_reads() {
         }
         otherwise(panic);
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn what_the_system_answered_is_told_once_with_everything_around_it() {
+        let absent = Path::new("/no/such/checkpoint.pth");
+        let answer = std::fs::File::open(absent).unwrap_err().to_string();
+        let opened = checkpoint::Checkpoint::open(absent);
+        let wrapped = || csv::Error::from(std::fs::File::open(absent).unwrap_err());
+        let errors = [
+            anyhow::Error::from(opened.err().unwrap()),
+            anyhow::Error::from(wrapped()).context("runs.csv"),
+            std::fs::read(absent).context("outer").unwrap_err(),
+            std::fs::read(absent).context(answer.clone()).unwrap_err(),
+        ];
+        for error in errors {
+            let message = message(&error);
+            assert_eq!(message.matches(&answer).count(), 1, "{message}");
+        }
+        let error = anyhow::anyhow!("inner").context("middle").context("outer");
+        assert_eq!(message(&error), "outer: middle: inner");
+    }
+
+    #[test]
+    fn every_code_that_the_program_ends_with_is_documented() {
+        let ended = [
+            Ended::Usage(String::new()),
+            Ended::Stale(String::new()),
+            Ended::Findings { findings: 1 },
+            Ended::NothingFits(String::new()),
+            Ended::Interrupted {
+                resume: String::new(),
+            },
+        ];
+        for ended in ended {
+            let code = format!("\n  {:<4}", ended.code());
+            assert!(CODES.contains(&code), "{code} is not in --help");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use lab::{DeviceReport, HostCaps};
 use serde::Serialize;
 
+use crate::checkout;
 use crate::configuration::Code;
 
 /// Versions of the crates that decide what is measured, and of the compiler.
@@ -131,20 +132,26 @@ fn slug(text: &str) -> String {
     words.collect::<Vec<_>>().join("-")
 }
 
-/// The commit that is checked out here, and whether sources differ from it. Results and plots are no
-/// sources. Neither is known outside a git checkout.
+/// Version and commit of this program: `0.1.0 (8c9cd50ab)`.
+pub const VERSION: &str = env!("HARNESS_VERSION");
+
+/// The commit that is checked out here, and whether what runs differs from it: sources that were changed, or a program that
+/// was built from others. Results and plots are no sources. Neither is known outside a checkout.
 pub fn code() -> Code {
     let (commit, dirty) = commit().unzip();
     Code { commit, dirty }
 }
 
 fn commit() -> Option<(String, bool)> {
+    let root = checkout::root()?;
     let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).output().ok()?;
+        let output = Command::new("git").arg("-C").arg(&root).args(args).output();
+        let output = output.ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
-    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let short = git(&["rev-parse", "--short=12", "HEAD"])?;
     let changed = git(&[
         "status",
         "--porcelain",
@@ -153,7 +160,9 @@ fn commit() -> Option<(String, bool)> {
         ":(top,exclude)results",
         ":(top,exclude)plots",
     ])?;
-    Some((commit, !changed.is_empty()))
+    let built_of_it = option_env!("HARNESS_COMMIT") == Some(&*commit)
+        && option_env!("HARNESS_DIRTY") == Some("false");
+    Some((short, !changed.is_empty() || !built_of_it))
 }
 
 #[cfg(test)]

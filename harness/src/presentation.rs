@@ -1,9 +1,11 @@
 //! Recorded results as people read them: tables, charts, judged claims, the report. Everything here is made of
 //! a folder's rows and of the manifest that was kept with them, and can be made again at any time.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::claims::{Judged, Verdict, judge};
+use crate::checkout::{PLOTS, RESULTS, shown};
+use crate::claims::{Judged, judge};
 use crate::manifest::{HostCaps, Manifest};
 use crate::record::Record;
 use crate::results::read_runs;
@@ -67,16 +69,6 @@ impl Presentation {
         judge(claims.unwrap_or_default(), &self.lines, &self.smallest_caps)
     }
 
-    /// How many claims do not hold, without saying so themselves. A broken memory contract is one.
-    pub fn broken_claims(&self) -> usize {
-        let claims = self.claims();
-        let broken = claims
-            .iter()
-            .filter(|judged| judged.verdict() == Verdict::DoesNotHold);
-        let contracts = self.lines.iter().filter(|line| line.broken_contracts > 0);
-        broken.count() + contracts.count()
-    }
-
     /// Writes summary, charts and report.
     pub fn write(&self) -> anyhow::Result<()> {
         summary::write_csv(&self.lines, &self.results.join("summary.csv"))?;
@@ -100,10 +92,33 @@ impl Presentation {
     }
 }
 
-/// `results/a/b` → `plots/a/b`; any other folder → its `plots`.
+/// `results/a/b` → `plots/a/b`, wherever that is; any other folder → its `plots`.
 pub fn default_plots(results: &Path) -> PathBuf {
-    match results.strip_prefix("results") {
-        Ok(rest) if rest.components().count() > 0 => Path::new("plots").join(rest),
-        _ => results.join("plots"),
+    let absolute = std::path::absolute(results).unwrap_or(results.to_owned());
+    let mut up = absolute.ancestors();
+    let (manifest, machine, all) = (up.next(), up.next(), up.next());
+    let is_committed = all.and_then(Path::file_name) == Some(OsStr::new(RESULTS));
+    let committed = || {
+        let place = Path::new(machine?.file_name()?).join(manifest?.file_name()?);
+        Some(shown(&all?.with_file_name(PLOTS).join(place)))
+    };
+    let committed = is_committed.then(committed).flatten();
+    committed.unwrap_or_else(|| results.join(PLOTS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn committed_results_have_their_charts_beside_them_and_others_in_them() {
+        for (results, plots) in [
+            ("results/m/quick", "plots/m/quick"),
+            ("../results/m/quick/", "../plots/m/quick"),
+            ("runs/m/quick", "runs/m/quick/plots"),
+            ("out", "out/plots"),
+        ] {
+            assert_eq!(default_plots(Path::new(results)), Path::new(plots));
+        }
     }
 }

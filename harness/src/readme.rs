@@ -1,5 +1,5 @@
-//! The generated parts of README.md: what stands between these markers is written by `harness readme`, and a
-//! test says so when it is stale.
+//! The generated parts of README.md: what stands between these markers is written by `harness regenerate`;
+//! with `--check` it says what is stale.
 //!
 //! ```text
 //! <!-- generated: catalogue -->                        the experiments, from their declarations
@@ -22,17 +22,20 @@ use crate::commands::overhead;
 use crate::results::read_runs;
 use crate::sheet::Sheet;
 use crate::summary::{Spoilt, summarise};
-use crate::{atomic, registry, smallest_cap, table};
+use crate::{registry, smallest_cap, table};
 
 const BEGIN: &str = "<!-- generated: ";
 const END: &str = "<!-- end generated -->";
 
-/// Brings the generated parts of a file up to date.
-pub fn update(file: &Path) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let root = file.parent().unwrap_or(Path::new(""));
+/// Where it lies, below the root of a checkout.
+pub const FILE: &str = "README.md";
+
+/// Its text, and what the text should be: with the generated parts made anew of the results below `root`.
+pub fn regenerated(root: &Path) -> anyhow::Result<(String, String)> {
+    let file = root.join(FILE);
+    let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
     let renewed = regenerate(&text, root).with_context(|| file.display().to_string())?;
-    atomic::write(file, renewed)
+    Ok((text, renewed))
 }
 
 fn regenerate(text: &str, root: &Path) -> anyhow::Result<String> {
@@ -120,14 +123,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_says_what_the_experiments_and_the_committed_results_say() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let text = std::fs::read_to_string(root.join("README.md")).unwrap();
-        let renewed = regenerate(&text, &root).unwrap();
+    fn what_stands_between_the_markers_is_made_anew_and_the_rest_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let before =
+            "# Title\n\n<!-- generated: catalogue -->\nold\n<!-- end generated -->\n\nThe end.\n";
+        std::fs::write(root.path().join(FILE), before).unwrap();
+        let (text, renewed) = regenerated(root.path()).unwrap();
+        assert_eq!(text, before);
+        assert!(renewed.starts_with("# Title\n\n<!-- generated: catalogue -->\n| experiment |"));
         assert!(
             renewed.contains("| [naive](experiments/naive) |"),
-            "the README has no catalogue"
+            "{renewed}"
         );
-        assert!(text == renewed, "README.md is stale: run `just readme`");
+        assert!(renewed.ends_with("|\n<!-- end generated -->\n\nThe end.\n"));
+        assert!(!renewed.contains("old"));
+        assert_eq!(regenerate(&renewed, root.path()).unwrap(), renewed);
+    }
+
+    #[test]
+    fn a_part_without_an_end_and_one_that_is_not_known_are_told() {
+        let root = Path::new("");
+        for (text, expected) in [
+            (
+                "<!-- generated: catalogue -->\n",
+                "has no end: <!-- generated: catalogue -->",
+            ),
+            (
+                "<!-- generated: cake -->\n<!-- end generated -->",
+                "no part is called `cake`",
+            ),
+        ] {
+            let error = regenerate(text, root).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -14,13 +14,21 @@ use crate::plan::Planned;
 pub struct Supply<'a> {
     pub store: &'a Store,
     prepared_format: Format,
-    /// The user's own, or why it cannot be loaded.
-    imported: Option<Result<Ready, String>>,
+    /// The user's own.
+    imported: Option<Ready>,
 }
 
 impl<'a> Supply<'a> {
-    /// Imports the user's checkpoint, where there is one, and lets it decide size and dtype.
-    pub fn new(store: &'a Store, options: &RunOptions, manifest: &mut Manifest) -> Supply<'a> {
+    /// Imports the user's checkpoint, where there is one, and lets it decide size and dtype. A dry run leaves no trace of it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not there, or not a checkpoint that can be loaded: no run of it could be made.
+    pub fn new(
+        store: &'a Store,
+        options: &RunOptions,
+        manifest: &mut Manifest,
+    ) -> anyhow::Result<Supply<'a>> {
         let file = options.checkpoint.as_ref().or(manifest.checkpoint.as_ref());
         let imported = file.map(|file| {
             let mut reading = options.reading.clone();
@@ -30,11 +38,13 @@ impl<'a> Supply<'a> {
                 .first()
                 .filter(|_| manifest.checkpoint.is_some());
             let size = options.sizes.first().or(size).copied();
-            store
-                .import(file, &reading, size)
-                .map_err(|error| format!("{error:#}"))
+            match options.dry_run {
+                true => store.inspect(file, &reading, size),
+                false => store.import(file, &reading, size),
+            }
         });
-        if let Some(Ok(ready)) = &imported {
+        let imported = imported.transpose()?;
+        if let Some(ready) = &imported {
             manifest.sizes = vec![ready.size];
             manifest.software_sizes = None;
             manifest.dtypes = vec![ready.dtype];
@@ -51,28 +61,22 @@ impl<'a> Supply<'a> {
                 );
             }
         }
-        Supply {
+        Ok(Supply {
             store,
             prepared_format: manifest.format,
             imported,
-        }
+        })
     }
 
-    /// The checkpoint of a run, or why there is none.
-    pub fn ready(&self, run: &Planned) -> Result<Ready, String> {
-        match &self.imported {
-            Some(imported) => imported.clone(),
-            None => Ok(self.store.prepared(run.size, run.dtype)),
-        }
+    /// The checkpoint of a run.
+    pub fn ready(&self, run: &Planned) -> Ready {
+        let prepared = || self.store.prepared(run.size, run.dtype);
+        self.imported.clone().unwrap_or_else(prepared)
     }
 
     /// The format of it that the run reads; `None` where it reads none.
     pub fn format(&self, run: &Planned) -> Option<Format> {
-        let ready = self.ready(run).ok();
-        let state_dict = ready.map_or(self.prepared_format, |ready| {
-            ready.state_dict_format(self.prepared_format)
-        });
-        run.format(state_dict)
+        run.format(self.ready(run).state_dict_format(self.prepared_format))
     }
 
     /// Bytes that preparing for these runs would write.
@@ -80,7 +84,7 @@ impl<'a> Supply<'a> {
         let mut seen = HashSet::new();
         let bytes = runs.iter().filter_map(|run| {
             let format = self.format(run)?;
-            let ready = self.ready(run).ok()?;
+            let ready = self.ready(run);
             let as_it_is = ready.as_it_is(format, run.technique.reads_any());
             let is_needed = run.device.state.is_ok() && as_it_is.is_none();
             let is_new = is_needed && seen.insert((run.size, run.dtype, format));

@@ -149,3 +149,44 @@ fn a_command_that_is_not_there_or_cannot_be_set_up_is_skipped_with_the_reason() 
     assert_eq!(row["status"], "skipped");
     assert!(row["reason"].contains("./no-such-program"), "{row:?}");
 }
+
+#[test]
+fn in_a_checkout_a_command_is_run_from_its_root_and_is_explained_by_name() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path().join("harness/manifests")).unwrap();
+    std::fs::create_dir_all(place.path().join("inside")).unwrap();
+    std::fs::create_dir_all(place.path().join("peers")).unwrap();
+    place.write("peers/peer.py", PEER);
+    place.write(
+        "harness/manifests/own.toml",
+        &format!(
+            "[matrix]\nexperiments = ['naive']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n\
+             [[external]]\nname = 'peer:tiny'\nsummary = 'a few lines'\ncommand = ['python3', 'peers/peer.py', 'works']\n"
+        ),
+    );
+    let inside = place.path().join("inside");
+    let run = |args: &[&str]| place.command(args).current_dir(&inside).output().unwrap();
+    assert!(run(&["prepare", "--size", TINY]).status.success());
+    assert!(
+        run(&["run", "own", "--only", "naive", "--out", "first"])
+            .status
+            .success()
+    );
+    let reference = format!("checkpoints/{TINY}-f32/reference.safetensors");
+    std::fs::copy(
+        place.path().join(reference),
+        place.path().join("reference.safetensors"),
+    )
+    .unwrap();
+    let output = run(&["run", "own", "--machine", "box"]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let said = String::from_utf8(run(&["explain", "peer:tiny"]).stdout).unwrap();
+    assert!(said.starts_with("peer:tiny: a few lines\n"), "{said}");
+    let output = run(&["explain", "peer:tini"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("did you mean `peer:tiny`?"), "{said}");
+}

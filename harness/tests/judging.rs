@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, Row, TINY, number};
+use common::{Place, TINY, number};
 
 const CLAIMS: &str = "
 [[claims]]
@@ -77,14 +77,24 @@ fn claims_are_judged_in_the_report_and_what_was_not_measured_says_why() {
 }
 
 #[test]
-fn a_claim_that_does_not_hold_has_an_exit_code_of_its_own() {
+fn a_claim_that_does_not_hold_is_a_finding_and_a_failure_where_that_is_asked_for() {
     let place = place(
         "[[claims]]\nsentence = 'naive is slow'\nvalue = '{naive.load_seconds}'\nat_least = 1e9\n",
     );
-    let (said, code) = place.run_manifest(&[]);
+    let output = place.run(&["run", "m.toml", "--out", "out"]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stdout).unwrap();
+    for expected in [
+        "claims:    1 hold, 1 do not hold, 1 do not hold because Burn differs, 2 are undecided or were not measured",
+        "contracts: 2 hold",
+        "report:    out/report.md",
+    ] {
+        assert!(said.contains(expected), "{said}\nshould contain {expected}");
+    }
+    let (said, code) = place.run_manifest(&["--resume", "--check"]);
     assert_eq!(code, 4, "{said}");
     assert!(
-        said.contains("1 claims or memory contracts do not hold: see out/report.md"),
+        said.contains("1 claims or memory contracts do not hold"),
         "{said}"
     );
     let report = std::fs::read_to_string(place.out("report.md")).unwrap();
@@ -96,37 +106,22 @@ fn a_claim_that_does_not_hold_has_an_exit_code_of_its_own() {
 }
 
 #[test]
-fn a_broken_contract_is_a_claim_that_does_not_hold() {
+fn a_broken_contract_is_a_finding_as_a_claim_is() {
     let place = place("");
     let (_, code) = place.run_manifest(&[]);
     assert_eq!(code, 0);
-    edit(&place, "out", |row| {
+    place.edit("out", |row| {
         row.insert("contract_held".to_owned(), "false".to_owned());
     });
-    let output = place.run(&["run", "m.toml", "--out", "out", "--resume"]);
+    let (said, code) = place.run_manifest(&["--resume"]);
+    assert_eq!(code, 0, "{said}");
+    let output = place.run(&["run", "m.toml", "--out", "out", "--resume", "--check"]);
     assert_eq!(output.status.code(), Some(4));
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(
         said.contains("naive: over its memory contract in 1 of 1 runs"),
         "{said}"
     );
-}
-
-/// Changes the rows of a folder of results.
-fn edit(place: &Place, folder: &str, change: impl Fn(&mut Row)) {
-    let path = place.path().join(folder).join("runs.csv");
-    let mut reader = csv::Reader::from_path(&path).unwrap();
-    let header = reader.headers().unwrap().clone();
-    let rows: Vec<Row> = reader.into_deserialize().map(|row| row.unwrap()).collect();
-    let mut writer = csv::Writer::from_path(&path).unwrap();
-    writer.write_record(&header).unwrap();
-    for mut row in rows {
-        change(&mut row);
-        writer
-            .write_record(header.iter().map(|column| &row[column]))
-            .unwrap();
-    }
-    writer.flush().unwrap();
 }
 
 #[test]
@@ -221,7 +216,7 @@ fn spoilt_runs_are_marked_and_left_out_unless_asked_for() {
     let place = place("");
     let (_, code) = place.run_manifest(&["--repeats", "3"]);
     assert_eq!(code, 0);
-    edit(&place, "out", |row| {
+    place.edit("out", |row| {
         if row["repeat"] == "3" {
             row.insert("spoilt_by".to_owned(), "swap".to_owned());
             row.insert("host_heap_peak_bytes".to_owned(), (1u64 << 40).to_string());
@@ -259,10 +254,7 @@ fn a_recorded_run_is_explained_in_words() {
     let output = place.run(&["run", "m.toml", "--machine", "box", "--only", "naive"]);
     assert!(output.status.success());
     let said = String::from_utf8(place.run(&["explain", "naive"]).stdout).unwrap();
-    assert!(
-        said.contains("recorded in results/box/m/runs.csv"),
-        "{said}"
-    );
+    assert!(said.contains("recorded in runs/box/m/runs.csv"), "{said}");
     let output = place.run(&["explain", "naiv"]);
     assert_eq!(output.status.code(), Some(2));
     let output = place.run(&["explain", "sequential", "--results", "out"]);
@@ -272,6 +264,21 @@ fn a_recorded_run_is_explained_in_words() {
         said.contains("no such run of sequential ended ok in out"),
         "{said}"
     );
+}
+
+#[test]
+fn an_explanation_is_one_json_object_where_that_is_asked_for() {
+    let place = place("");
+    let (_, code) = place.run_manifest(&["--only", "naive"]);
+    assert_eq!(code, 0);
+    let output = place.run(&["explain", "naive", "--results", "out", "--json"]);
+    let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(object["experiment"], "naive");
+    assert_eq!(object["run"]["model"], TINY);
+    let peak = &object["peaks"][0];
+    assert_eq!(peak["memory"], "host heap");
+    assert_eq!(peak["contract_held"], true);
+    assert_eq!(peak["peak_bytes"], object["run"]["host_heap_peak_bytes"]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Place;
+use common::{Place, TINY};
 
 fn assert_usage_error(place: &Place, args: &[&str], expected: &[&str]) {
     let output = place.run(args);
@@ -48,6 +48,54 @@ fn a_wrong_manifest_is_refused_with_file_line_and_the_nearest_valid_word() {
         &["run", "absent.toml", "--out", "out"],
         &["absent.toml", "cannot be read"],
     );
+}
+
+#[test]
+fn a_manifest_of_the_house_is_found_without_a_checkout_and_a_wrong_name_gets_the_nearest() {
+    let place = Place::new();
+    let output = place.run(&["run", "quick", "--device", "flex", "--dry-run"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("runs:"), "{said}");
+    assert_usage_error(
+        &place,
+        &["run", "quik", "--out", "out"],
+        &[
+            "no manifest is called `quik`; did you mean `quick`?",
+            "A look at everything",
+            "reproduce",
+        ],
+    );
+}
+
+#[test]
+fn in_a_checkout_the_same_folders_are_meant_from_everywhere() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path().join("harness/manifests")).unwrap();
+    std::fs::create_dir_all(place.path().join("crates/some")).unwrap();
+    place.write(
+        "harness/manifests/own.toml",
+        &format!("# Our own.\n[matrix]\nexperiments = ['naive']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n"),
+    );
+    let inside = place.path().join("crates/some");
+    let run = |args: &[&str]| place.command(args).current_dir(&inside).output().unwrap();
+    let output = run(&["run", "own", "--machine", "box"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("[1/1] naive"), "{said}");
+    for made in ["runs/box/own/runs.csv", "runs/box/own/plots", "checkpoints"] {
+        assert!(place.path().join(made).exists(), "{made}");
+    }
+    assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 0);
+    let output = run(&["explain", "naive"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("recorded in ../../runs/box/own/runs.csv"),
+        "{said}"
+    );
+    let output = run(&["run", "quick"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("  own  Our own."), "{said}");
 }
 
 #[test]
@@ -116,6 +164,36 @@ fn list_and_doctor_tell_every_experiment_size_and_device() {
             .iter()
             .for_each(|expected| assert!(said.contains(expected), "{said}"));
     }
+}
+
+#[test]
+fn list_and_doctor_are_one_json_object_where_that_is_asked_for() {
+    let place = Place::new();
+    let object = |command| {
+        let output = place.run(&[command, "--json"]);
+        assert!(output.status.success());
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let list = object("list");
+    assert_eq!(list["sizes"][0]["name"], "small");
+    assert_eq!(list["sizes"][0]["f32_bytes"], 4 * 162_419_712_u64);
+    assert_eq!(list["devices"][0]["name"], "flex");
+    assert_eq!(list["experiments"][0]["name"], "init-only");
+    let doctor = object("doctor");
+    assert!(doctor["machine"]["memory_bytes"].is_u64(), "{doctor}");
+    assert!(doctor["instruments"][0]["works"].as_bool().unwrap());
+}
+
+#[test]
+fn the_version_names_a_commit_and_shells_and_man_are_told_the_commands() {
+    let place = Place::new();
+    let said = |args: &[&str]| String::from_utf8(place.run(args).stdout).unwrap();
+    let version = said(&["--version"]);
+    assert!(version.starts_with("harness 0.1.0"), "{version}");
+    assert!(said(&["completions", "bash"]).contains("regenerate"));
+    assert!(said(&["man"]).contains("harness\\-publish"));
+    assert!(said(&["man", "run"]).contains("dry\\-run"));
+    assert_usage_error(&place, &["man", "rum"], &["did you mean `run`?"]);
 }
 
 #[test]

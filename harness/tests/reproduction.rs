@@ -141,37 +141,46 @@ fn damaged_weights_fail_their_run_with_the_tensor_named_and_the_others_go_on() {
 }
 
 #[test]
-fn a_missing_truncated_or_foreign_checkpoint_fails_each_run_with_the_reason() {
+fn a_missing_truncated_or_foreign_checkpoint_is_told_once_before_anything_is_recorded() {
     let place = Place::new();
     place.manifest("repeats = 1");
     let whole = std::fs::read(fixture("tiny.pth")).unwrap();
-    std::fs::write(
-        place.path().join("truncated.pth"),
-        &whole[..whole.len() / 2],
-    )
-    .unwrap();
+    std::fs::write(place.path().join("half.pth"), &whole[..whole.len() / 2]).unwrap();
     place.write("foreign.pth", "no checkpoint at all");
     for (file, expected) in [
         ("absent.pth", "cannot open"),
-        ("truncated.pth", "truncated"),
+        ("half.pth", "truncated"),
         ("foreign.pth", "no checkpoint"),
         (
             &fixture("tiny-logits.safetensors"),
             "named as in no layout of GPT-2",
         ),
     ] {
-        let (said, code) = place.run_manifest(&["--checkpoint", file, "--only", "init-only,naive"]);
-        assert_eq!(code, 3, "{said}");
-        for row in place.rows() {
-            match &*row["experiment"] {
-                "naive" => assert!(
-                    row["status"] == "failed" && row["reason"].contains(expected),
-                    "{row:?}"
-                ),
-                _ => assert_eq!(row["status"], "ok"),
-            }
+        for dry in [&["--dry-run"][..], &[]] {
+            let (said, code) = place.run_manifest(&[&["--checkpoint", file], dry].concat());
+            assert_eq!(code, 1, "{said}");
+            assert_eq!(said.matches(expected).count(), 1, "{said}");
         }
+        let in_the_manifest = format!("repeats = 1\ncheckpoint = '{file}'");
+        place.manifest(&in_the_manifest);
+        let (said, code) = place.run_manifest(&[]);
+        assert!(code == 1 && said.contains(expected), "{said}");
+        place.manifest("repeats = 1");
     }
+    assert!(!place.path().join("out").exists(), "something was recorded");
+}
+
+#[test]
+fn a_dry_run_of_a_checkpoint_tells_its_size_and_leaves_no_trace() {
+    let place = Place::new();
+    place.manifest("repeats = 1");
+    let checkpoint = fixture("tiny.pth");
+    let args = ["run", "m.toml", "--dry-run", "--size", TINY, "--checkpoint"];
+    let output = place.run(&[&args[..], &[&*checkpoint]].concat());
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("runs:   7"), "{said}");
+    assert!(!place.path().join("checkpoints").exists());
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system refused.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}: {answer}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// What was tried.
         action: &'static str,
-        /// What the system answered.
-        source: std::io::Error,
+        /// What the system answered. It stands in the message, and so is no source: a chain of errors would tell it twice.
+        answer: std::io::Error,
     },
     /// The file system knows no direct I/O.
     #[error("{}: lies on a file system that knows no direct I/O (memory, a network?): read it buffered", path.display())]
@@ -33,10 +33,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-        move |source| Error::Io {
+        move |answer| Error::Io {
             path: path.to_owned(),
             action,
-            source,
+            answer,
         }
     }
 

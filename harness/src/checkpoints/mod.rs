@@ -12,7 +12,7 @@ use anyhow::{Context, bail, ensure};
 use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Synthetic, TensorMeta};
 use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::Layouts;
+use lab::{Layouts, Named};
 
 use crate::cli::ReadingArgs;
 use crate::{interrupt, units};
@@ -237,25 +237,32 @@ impl Store {
             }
     }
 
-    /// Makes a checkpoint of the user's usable: reads its size off it, checks that every tensor is there,
-    /// and digests them. The file itself stays where it is and is not copied.
-    pub fn import(
+    /// What a checkpoint of the user's is: its size is read off it, and every tensor looked for. Nothing is written.
+    pub fn inspect(
         &self,
         file: &Path,
         reading: &ReadingArgs,
         size: Option<Size>,
     ) -> anyhow::Result<Ready> {
         let opened = layouts(reading.layout.as_deref())?.open(file)?;
-        let config = import::config_of(&opened, size)?;
-        import::check(&opened, &config, reading.strict)?;
-        let tensors = import::tensors(&opened, &config);
-        let dtype = import::dtype_of(file, &tensors)?;
+        self.ready_of(file, &opened, reading, size)
+    }
+
+    fn ready_of(
+        &self,
+        file: &Path,
+        opened: &Named,
+        reading: &ReadingArgs,
+        size: Option<Size>,
+    ) -> anyhow::Result<Ready> {
+        let config = import::config_of(opened, size)?;
+        import::check(opened, &config, reading.strict)?;
+        let dtype = import::dtype_of(file, &import::tensors(opened, &config))?;
         let path = std::path::absolute(opened.checkpoint.path())?;
-        let origin = Origin::of_file(&path, reading.layout.as_deref())?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
         let folder = self.root.join(format!("{stem}-{}", &key[..8]));
-        let mut ready = Ready {
+        Ok(Ready {
             folder,
             imported: Some(Imported {
                 format: opened.checkpoint.format(),
@@ -268,7 +275,22 @@ impl Store {
             ignored: opened.ignored.clone(),
             skipped: opened.unexpected.len(),
             identity: String::new(),
-        };
+        })
+    }
+
+    /// Makes a checkpoint of the user's usable: [`Store::inspect`]s it, and digests its tensors. The file itself stays where
+    /// it is and is not copied.
+    pub fn import(
+        &self,
+        file: &Path,
+        reading: &ReadingArgs,
+        size: Option<Size>,
+    ) -> anyhow::Result<Ready> {
+        let opened = layouts(reading.layout.as_deref())?.open(file)?;
+        let mut ready = self.ready_of(file, &opened, reading, size)?;
+        let tensors = import::tensors(&opened, &ready.size.config());
+        let path = std::path::absolute(opened.checkpoint.path())?;
+        let origin = Origin::of_file(&path, reading.layout.as_deref())?;
         let _held = hold(&ready.folder)?;
         let before = Sidecar::load(&ready.sidecar());
         let current = before
@@ -292,7 +314,7 @@ impl Store {
                 bar.inc(tensor.bytes());
             }
             bar.finish_and_clear();
-            let sidecar = Sidecar::new(origin, ready.size, dtype, digests);
+            let sidecar = Sidecar::new(origin, ready.size, ready.dtype, digests);
             sidecar.save(&ready.sidecar())?;
             sidecar
         };

@@ -5,6 +5,7 @@ use lab::{BackendKind, MemoryModel};
 use crate::advice::{Choice, Situation, recorded, sheet};
 use crate::cli::AdviseArgs;
 use crate::exit::Ended;
+use crate::recorded::roots;
 use crate::units;
 
 pub fn advise(args: &AdviseArgs) -> anyhow::Result<()> {
@@ -20,7 +21,15 @@ pub fn advise(args: &AdviseArgs) -> anyhow::Result<()> {
         host_bytes: args.host.map(|size| size.0),
         device_bytes: args.device_free.map(|size| size.0),
     };
-    let records = recorded(&args.results, &situation);
+    let roots = match &args.results {
+        Some(root) => vec![root.clone()],
+        None => roots().to_vec(),
+    };
+    let records: Vec<_> = roots
+        .iter()
+        .rev()
+        .flat_map(|root| recorded(root, &situation))
+        .collect();
     let choices = situation.choices(&records);
     let (fitting, others): (Vec<Choice>, Vec<Choice>) =
         choices.into_iter().partition(|choice| choice.fits);
@@ -54,7 +63,11 @@ pub fn advise(args: &AdviseArgs) -> anyhow::Result<()> {
     println!(
         "≤: what its memory contract promises; without: the smallest memory it was found to survive in. Times are medians \
          of what is recorded below {}, with a warm cache.",
-        args.results.display()
+        roots
+            .iter()
+            .map(|root| root.display().to_string())
+            .collect::<Vec<_>>()
+            .join(" and ")
     );
     Ok(())
 }

@@ -3,6 +3,7 @@
 use comfy_table::CellAlignment;
 
 use super::list;
+use crate::estimate::rough_seconds;
 use crate::manifest::{HostCaps, Manifest};
 use crate::plan::Planned;
 use crate::supply::Supply;
@@ -52,14 +53,4 @@ pub fn print(runs: &[Planned], supply: &Supply<'_>, manifest: &Manifest) {
             "each is followed by runs under host caps, about eight, until the smallest is found"
         );
     }
-}
-
-/// A guess for a person who wonders whether to fetch a coffee, of a machine that handles half a gibibyte a
-/// second: the model once for each of its copies, and once more to verify it.
-fn rough_seconds(run: &Planned) -> f64 {
-    let bytes = match run.technique.reads_nothing() {
-        true => run.footprint().model_bytes,
-        false => run.predicted_ram_bytes(),
-    };
-    (bytes + run.footprint().model_bytes) as f64 / f64::from(1 << 29)
 }

@@ -1,41 +1,86 @@
 //! `harness explain`: what was alive at the peak of a recorded run, in words.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use lab::{Measures, Sample, Unit};
+use serde_json::{Value, json};
 
 use crate::cli::ExplainArgs;
 use crate::exit::Ended;
-use crate::manifest::{experiment_names, unknown};
-use crate::record::Record;
-use crate::registry;
+use crate::manifest::{Manifest, experiment_names, unknown};
+use crate::presentation::MANIFEST;
+use crate::record::{self, Record};
 use crate::results::{read_runs, read_timeline};
 use crate::summary::device_name;
-use crate::units;
+use crate::{recorded, registry, units};
 
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
-    let name = &args.experiment;
-    let Some(experiment) = registry::find(name) else {
-        return Err(Ended::Usage(unknown("experiment", name, experiment_names())).into());
+    let folders = match &args.results {
+        Some(folder) => vec![folder.clone()],
+        None => recorded::folders(),
     };
-    let (folder, run) = choose(args)?;
+    let described = describe(&args.experiment, &folders)?;
+    let (folder, run) = choose(args, &folders)?;
     let timeline = read_timeline(&folder, &run.run_id)?;
-    println!("{}: {}", experiment.name, experiment.summary);
-    println!();
-    print!("{}", Explanation { run, timeline }.text());
-    println!("\nrecorded in {}", folder.join("runs.csv").display());
+    let explanation = Explanation { run, timeline };
+    let records = folder.join("runs.csv");
+    if args.format.json {
+        let object = json!({
+            "experiment": described.name,
+            "summary": described.summary,
+            "recorded_in": records,
+            "run": record::as_json(&explanation.run),
+            "peaks": explanation.peaks_as_json()?,
+        });
+        println!("{object:#}");
+        return Ok(());
+    }
+    println!("{}: {}\n", described.name, described.summary);
+    print!("{}", explanation.text());
+    println!("\nrecorded in {}", records.display());
     Ok(())
+}
+
+/// What was run: one of ours, or a command that a manifest names.
+struct Described {
+    name: String,
+    summary: String,
+}
+
+/// Looks for the name among the experiments, and among the commands in the manifests that were kept with the results.
+fn describe(name: &str, folders: &[PathBuf]) -> anyhow::Result<Described> {
+    if let Some(experiment) = registry::find(name) {
+        return Ok(Described {
+            name: experiment.name.to_owned(),
+            summary: experiment.summary.to_owned(),
+        });
+    }
+    let mut names: Vec<String> = experiment_names().map(str::to_owned).collect();
+    // A manifest of an earlier version may not be understood any more; its runs are none of a command then.
+    let kept = folders.iter().filter_map(|folder| kept_manifest(folder));
+    for external in kept.flat_map(|manifest| manifest.externals) {
+        if external.name == name {
+            return Ok(Described {
+                name: external.name.clone(),
+                summary: external.summary.clone(),
+            });
+        }
+        if !names.contains(&external.name) {
+            names.push(external.name.clone());
+        }
+    }
+    let names = names.iter().map(String::as_str);
+    Err(Ended::Usage(unknown("experiment", name, names)).into())
+}
+
+fn kept_manifest(folder: &Path) -> Option<Manifest> {
+    Manifest::load(&folder.join(MANIFEST)).ok()
 }
 
 /// The run that was asked for: of those that fit the one of the largest model, on memory of its own if there
 /// is one, with the median load time.
-fn choose(args: &ExplainArgs) -> anyhow::Result<(PathBuf, Record)> {
-    let folders = match &args.results {
-        Some(folder) => vec![folder.clone()],
-        None => newest_first(Path::new("results"))?,
-    };
+fn choose(args: &ExplainArgs, folders: &[PathBuf]) -> anyhow::Result<(PathBuf, Record)> {
     let fits = |record: &Record| match &args.run {
         Some(id) => record.run_id == *id,
         None => {
@@ -46,7 +91,7 @@ fn choose(args: &ExplainArgs) -> anyhow::Result<(PathBuf, Record)> {
                 && device.is_none_or(|device| record.device == device)
         }
     };
-    for folder in &folders {
+    for folder in folders {
         let mut runs = read_runs(folder)?;
         runs.retain(|record| {
             record.experiment == args.experiment && record.is_measured() && fits(record)
@@ -69,31 +114,11 @@ fn choose(args: &ExplainArgs) -> anyhow::Result<(PathBuf, Record)> {
         "no such run of {} ended ok in {}: make one with `harness run reproduce --only {}`",
         args.experiment,
         match places.is_empty() {
-            true => "results".to_owned(),
+            true => "runs or results".to_owned(),
             false => places.join(", "),
         },
         args.experiment
     )
-}
-
-/// `results/<machine>/<manifest>`, what was recorded last first.
-fn newest_first(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let list = |folder: &Path| -> anyhow::Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(folder)
-            .with_context(|| format!("{}: no results can be read there", folder.display()))?;
-        Ok(entries.flatten().map(|entry| entry.path()).collect())
-    };
-    let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
-    for machine in list(root)?.into_iter().filter(|path| path.is_dir()) {
-        for folder in list(&machine)? {
-            let modified = std::fs::metadata(folder.join("runs.csv")).and_then(|m| m.modified());
-            if let Ok(modified) = modified {
-                found.push((modified, folder));
-            }
-        }
-    }
-    found.sort_by(|a, b| b.cmp(a));
-    Ok(found.into_iter().map(|(_, folder)| folder).collect())
 }
 
 /// What is told of apart, or is nothing that was held.
@@ -128,26 +153,9 @@ impl Explanation {
                 .load_seconds
                 .map_or("an unknown time".to_owned(), units::seconds)
         )];
-        lines.extend(
-            self.peak(
-                ("host heap", "exact"),
-                run.measures
-                    .host_heap_peak_bytes
-                    .zip(run.measures.host_contract_bytes),
-                run.measures.host_peak_phase.as_deref(),
-                |sample| sample.host_heap_bytes.unwrap_or(0),
-            ),
-        );
-        lines.extend(
-            self.peak(
-                ("device in use", "read after every upload"),
-                run.measures
-                    .device_in_use_peak_bytes
-                    .zip(run.measures.device_contract_bytes),
-                run.measures.device_peak_phase.as_deref(),
-                |sample| sample.device_in_use_bytes.unwrap_or(0),
-            ),
-        );
+        for peak in self.peaks() {
+            lines.extend(peak.text(run.model_bytes));
+        }
         lines.push(String::new());
         lines.push("over the whole load:".to_owned());
         for column in Measures::COLUMNS {
@@ -164,55 +172,117 @@ impl Explanation {
         lines.join("\n") + "\n"
     }
 
-    /// One kind of memory: its peak with the contract, the phase that set it, and what was alive then.
-    fn peak(
-        &self,
-        (what, how): (&str, &str),
-        peak_and_contract_bytes: Option<(u64, u64)>,
-        phase: Option<&str>,
-        measure: fn(&Sample) -> u64,
-    ) -> Vec<String> {
-        let Some((peak, contract)) = peak_and_contract_bytes else {
-            return Vec::new();
-        };
-        let of_model = of_model(peak, self.run.model_bytes);
-        let phase = phase.unwrap_or("unknown");
-        let mut lines = vec![
-            String::new(),
-            format!("{what}: {of_model} at the peak, {how}, set in phase {phase}"),
-        ];
-        lines.extend(self.alive(measure, peak));
-        lines.push(excess(what, peak, contract));
-        lines
+    /// The peaks that a contract promises, as far as they were measured.
+    fn peaks(&self) -> Vec<Peak<'_>> {
+        let run = &self.run.measures;
+        let host = run.host_heap_peak_bytes.zip(run.host_contract_bytes);
+        let device = run.device_in_use_peak_bytes.zip(run.device_contract_bytes);
+        let host = host.map(|(bytes, contract_bytes)| Peak {
+            what: "host heap",
+            how: "exact",
+            bytes,
+            contract_bytes,
+            phase: run.host_peak_phase.as_deref(),
+            seen: self.seen(|sample| sample.host_heap_bytes),
+        });
+        let device = device.map(|(bytes, contract_bytes)| Peak {
+            what: "device in use",
+            how: "read after every upload",
+            bytes,
+            contract_bytes,
+            phase: run.device_peak_phase.as_deref(),
+            seen: self.seen(|sample| sample.device_in_use_bytes),
+        });
+        host.into_iter().chain(device).collect()
     }
 
-    /// What else was held when the sampler saw the most: at most 4 ms from the peak itself.
-    fn alive(&self, measure: impl Fn(&Sample) -> u64, peak: u64) -> Vec<String> {
-        let Some(sample) = self.timeline.iter().max_by_key(|sample| measure(sample)) else {
-            return vec!["  no timeline was recorded".to_owned()];
+    /// When the sampler saw the most of something: at most 4 ms from the peak itself.
+    fn seen(&self, measure: fn(&Sample) -> Option<u64>) -> Option<Seen<'_>> {
+        let measured = |sample: &Sample| measure(sample).unwrap_or(0);
+        let sample = self.timeline.iter().max_by_key(|sample| measured(sample))?;
+        Some(Seen {
+            sample,
+            bytes: measured(sample),
+        })
+    }
+
+    fn peaks_as_json(&self) -> anyhow::Result<Vec<Value>> {
+        let peaks = self.peaks();
+        let peaks = peaks.iter().map(|peak| {
+            let sample = peak.seen.as_ref().map(|seen| seen.sample);
+            Ok(json!({
+                "memory": peak.what,
+                "measured": peak.how,
+                "peak_bytes": peak.bytes,
+                "of_model": peak.bytes as f64 / self.run.model_bytes as f64,
+                "phase": peak.phase,
+                "contract_bytes": peak.contract_bytes,
+                "contract_held": peak.bytes <= peak.contract_bytes,
+                "alive": serde_json::to_value(sample)?,
+            }))
+        });
+        peaks.collect()
+    }
+}
+
+/// One kind of memory: its peak with the contract, the phase that set it, and what was alive then.
+struct Peak<'a> {
+    what: &'static str,
+    how: &'static str,
+    bytes: u64,
+    contract_bytes: u64,
+    phase: Option<&'a str>,
+    /// `None` where no timeline was recorded.
+    seen: Option<Seen<'a>>,
+}
+
+/// A sample, and what it saw of the peak's memory.
+struct Seen<'a> {
+    sample: &'a Sample,
+    bytes: u64,
+}
+
+impl Peak<'_> {
+    fn text(&self, model_bytes: u64) -> [String; 4] {
+        let Peak { what, how, .. } = self;
+        let of_model = of_model(self.bytes, model_bytes);
+        let phase = self.phase.unwrap_or("unknown");
+        [
+            String::new(),
+            format!("{what}: {of_model} at the peak, {how}, set in phase {phase}"),
+            self.alive(),
+            excess(what, self.bytes, self.contract_bytes),
+        ]
+    }
+
+    fn alive(&self) -> String {
+        let Some(Seen {
+            sample,
+            bytes: seen,
+        }) = &self.seen
+        else {
+            return "  no timeline was recorded".to_owned();
         };
-        let mut held = Vec::new();
-        let mut hold = |what: &str, bytes: Option<u64>| {
-            if let Some(bytes) = bytes {
-                held.push(format!("{what} {}", units::bytes(bytes)));
-            }
-        };
-        hold("heap", sample.host_heap_bytes);
-        hold("anonymous pages", Some(sample.host_anon_bytes));
-        hold("file pages", Some(sample.host_file_bytes));
-        hold("device in use", sample.device_in_use_bytes);
-        hold("device reserved", sample.device_reserved_bytes);
-        let seen = measure(sample);
-        let missed = match seen < peak - peak / 100 {
-            true => format!(" (the sampler saw {} of it)", units::bytes(seen)),
+        let held = [
+            ("heap", sample.host_heap_bytes),
+            ("anonymous pages", Some(sample.host_anon_bytes)),
+            ("file pages", Some(sample.host_file_bytes)),
+            ("device in use", sample.device_in_use_bytes),
+            ("device reserved", sample.device_reserved_bytes),
+        ];
+        let held = held
+            .iter()
+            .filter_map(|(what, bytes)| Some(format!("{what} {}", units::bytes((*bytes)?))));
+        let missed = match *seen < self.bytes - self.bytes / 100 {
+            true => format!(" (the sampler saw {} of it)", units::bytes(*seen)),
             false => String::new(),
         };
-        vec![format!(
+        format!(
             "  alive {} into the load, in phase {}: {}{missed}",
             units::seconds(sample.time_seconds),
             sample.phase,
-            held.join(", ")
-        )]
+            held.collect::<Vec<_>>().join(", ")
+        )
     }
 }
 

@@ -2,21 +2,35 @@
 
 use comfy_table::{Table, presets};
 use gpt2::Size;
-use lab::{DeviceReport, Reads};
+use lab::{DeviceReport, Reads, Registered};
+use serde_json::{Value, json};
 
+use crate::cli::FormatArgs;
+use crate::house::{self, Known};
 use crate::{registry, units};
 
-pub fn list() {
+pub fn list(args: &FormatArgs) -> anyhow::Result<()> {
+    let devices = lab::find_devices();
+    let manifests = house::known();
+    match args.json {
+        true => println!("{:#}", as_json(&manifests, &devices)),
+        false => print(&manifests, &devices),
+    }
+    Ok(())
+}
+
+fn print(manifests: &[Known], found: &[DeviceReport]) {
     let mut experiments = table(&["experiment", "what it does", "reads"]);
     for experiment in registry::all() {
-        let reads = match experiment.reads {
-            Reads::StateDict => "safetensors or pth".to_owned(),
-            Reads::Only(format) => format.to_string(),
-            Reads::Nothing => "nothing".to_owned(),
-        };
-        experiments.add_row([experiment.name, experiment.summary, &reads]);
+        experiments.add_row([experiment.name, experiment.summary, &reads(experiment)]);
     }
     println!("{experiments}\n");
+
+    let mut runnable = table(&["manifest", "what it is for"]);
+    for manifest in manifests {
+        runnable.add_row([&manifest.name, &manifest.about]);
+    }
+    println!("{runnable}\n");
 
     let mut sizes = table(&[
         "size",
@@ -38,7 +52,52 @@ pub fn list() {
         ]);
     }
     println!("{sizes}\nor free-form: v257-c64-e48-l2-h4\n");
-    println!("{}", devices(&lab::find_devices()));
+    println!("{}", devices(found));
+}
+
+fn as_json(manifests: &[Known], found: &[DeviceReport]) -> Value {
+    let experiments = registry::all().map(|experiment| {
+        json!({
+            "name": experiment.name,
+            "summary": experiment.summary,
+            "reads": reads(experiment),
+            "crate": experiment.experiment,
+        })
+    });
+    let manifests = manifests.iter().map(|manifest| {
+        json!({
+            "name": manifest.name,
+            "about": manifest.about,
+        })
+    });
+    let sizes = Size::NAMED.iter().map(|size| {
+        let config = size.config();
+        json!({
+            "name": size.to_string(),
+            "vocabulary": config.vocabulary,
+            "context": config.context,
+            "embedding": config.embedding,
+            "layers": config.layers,
+            "heads": config.heads,
+            "parameters": config.parameters(),
+            "f32_bytes": 4 * config.parameters(),
+        })
+    });
+    json!({
+        "experiments": experiments.collect::<Vec<_>>(),
+        "manifests": manifests.collect::<Vec<_>>(),
+        "sizes": sizes.collect::<Vec<_>>(),
+        "devices": devices_as_json(found),
+    })
+}
+
+/// What an experiment reads, in words.
+fn reads(experiment: &Registered) -> String {
+    match experiment.reads {
+        Reads::StateDict => "safetensors or pth".to_owned(),
+        Reads::Only(format) => format.to_string(),
+        Reads::Nothing => "nothing".to_owned(),
+    }
 }
 
 /// The devices, usable or not.
@@ -52,6 +111,22 @@ pub fn devices(found: &[DeviceReport]) -> Table {
         devices.add_row([&device.spec.to_string(), usable, what]);
     }
     devices
+}
+
+/// The same, for a program.
+pub fn devices_as_json(found: &[DeviceReport]) -> Vec<Value> {
+    let devices = found.iter().map(|device| {
+        json!({
+            "name": device.spec.to_string(),
+            "usable": device.state.is_ok(),
+            "description": device.state.as_ref().ok(),
+            "reason": device.state.as_ref().err(),
+            "memory_model": device.spec.backend.memory_model().name(),
+            "is_software": device.is_software,
+            "free_bytes": device.free_bytes,
+        })
+    });
+    devices.collect()
 }
 
 /// A table in the house's style.

@@ -6,27 +6,24 @@ mod doctor;
 mod dry_run;
 mod explain;
 mod list;
+mod manual;
 pub mod overhead;
 mod plot;
 mod prepare;
+mod publish;
+mod regenerate;
 mod run;
 mod usage;
 
 use crate::checkpoints::{derive, layouts};
 use crate::cli::Command;
-use crate::{readme, worker};
+use crate::worker;
 
 /// Does what was asked for.
 pub fn execute(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::List => {
-            list::list();
-            Ok(())
-        }
-        Command::Doctor(args) => {
-            doctor::doctor(&args);
-            Ok(())
-        }
+        Command::List(args) => list::list(&args),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Prepare(args) => prepare::prepare(&args),
         Command::Run(args) => run::run(&args),
         Command::Minmem(args) => run::minmem(&args),
@@ -38,7 +35,10 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         Command::Explain(args) => explain::explain(&args),
         Command::Overhead(args) => overhead::overhead(&args),
         Command::Compare(args) => compare::compare(&args),
-        Command::Readme(args) => readme::update(&args.file),
+        Command::Publish(args) => publish::publish(&args),
+        Command::Regenerate(args) => regenerate::regenerate(&args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
         Command::Worker(args) => worker::work(&args),
         Command::Derive(args) => {
             derive::derive(&args.checkpoint, &args.size.config(), args.format, &args.to)

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lab::{CacheState, HostCaps, Reads, Tuning};
 use serde::{Deserialize, Serialize};
 
+use crate::checkout::{self, RUNS};
 use crate::checkpoints::Store;
 use crate::cli::OverheadArgs;
 use crate::executor::Executor;
@@ -79,7 +80,7 @@ pub fn overhead(args: &OverheadArgs) -> anyhow::Result<()> {
     }
     bar.finish_and_clear();
     let out = args.out.clone().unwrap_or_else(|| {
-        let folder = Path::new("results").join(&machine.machine);
+        let folder = checkout::folder(RUNS).join(&machine.machine);
         folder.join("overhead.csv")
     });
     write(&pairs, &out)?;

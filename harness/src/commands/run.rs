@@ -1,16 +1,17 @@
 //! `harness run` and `harness minmem`: from the manifest to the table.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 use lab::{HostCaps, Status};
 
 use super::dry_run;
+use crate::checkout::{self, RUNS};
 use crate::checkpoints::Store;
 use crate::cli::{MinmemArgs, RunArgs, RunOptions};
 use crate::execution::{Execution, Prepared, Stopped};
 use crate::executor::Executor;
 use crate::exit::Ended;
+use crate::findings::Findings;
 use crate::machine::{self, Machine};
 use crate::manifest::{self, Devices, Manifest};
 use crate::plan::plan;
@@ -19,20 +20,19 @@ use crate::record::Record;
 use crate::results::Results;
 use crate::summary::Spoilt;
 use crate::supply::Supply;
-use crate::{atomic, interrupt};
+use crate::{atomic, house, interrupt};
 
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
-    carry_out(Manifest::load(&locate(&args.manifest))?, &args.options)
+    carry_out(house::load(&args.manifest)?, &args.options)
 }
 
 /// As [`run`], of a manifest that searches for the smallest host caps.
 pub fn minmem(args: &MinmemArgs) -> anyhow::Result<()> {
-    let path = locate(&args.manifest);
-    let manifest = Manifest::load(&path)?;
+    let manifest = house::load(&args.manifest)?;
     if manifest.host_caps != manifest::HostCaps::Smallest {
         let message = format!(
             "{}: searches for nothing: write host_caps = [\"smallest\"] below [matrix], or use `harness run`",
-            path.display()
+            args.manifest.display()
         );
         return Err(Ended::Usage(message).into());
     }
@@ -43,13 +43,18 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
     override_matrix(&mut manifest, options)?;
     interrupt::watch()?;
     let store = Store::new(options.store.checkpoints.clone());
-    let supply = Supply::new(&store, options, &mut manifest);
+    let supply = Supply::new(&store, options, &mut manifest)?;
     let devices = lab::find_devices();
     let runs = plan(&manifest, &devices);
+    let disk = store.check_disk(
+        supply.missing_bytes(&runs),
+        manifest.limits.min_free_disk_bytes,
+    );
     if options.dry_run {
         dry_run::print(&runs, &supply, &manifest);
-        return Ok(());
+        return disk;
     }
+    disk?;
 
     let caps = HostCaps::detect();
     let machine = Machine::detect(options.machine.as_deref(), &devices, store.root(), &caps);
@@ -59,12 +64,8 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
             let stem = file.file_stem().unwrap_or_default().to_string_lossy();
             folder = format!("{folder}-{stem}");
         }
-        Path::new("results").join(&machine.machine).join(folder)
+        checkout::folder(RUNS).join(&machine.machine).join(folder)
     });
-    store.check_disk(
-        supply.missing_bytes(&runs),
-        manifest.limits.min_free_disk_bytes,
-    )?;
     let (results, records) = Results::open(&out, options.resume)?;
     atomic::write(&out.join("machine.toml"), toml::to_string(&machine)?)?;
     atomic::write(&out.join(MANIFEST), &manifest.text)?;
@@ -93,9 +94,8 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
     presentation.write()?;
     println!("{}", presentation.terminal());
     println!(
-        "results: {}\nreport:  {}\ncharts:  {}",
+        "results:   {}\ncharts:    {}",
         out.display(),
-        out.join("report.md").display(),
         presentation.plots.display()
     );
     if interrupted {
@@ -107,11 +107,17 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
             execution.resume()
         );
     }
-    judge(&presentation, &execution.records)
+    let findings = Findings::of(&presentation);
+    println!("{}", findings.text(&out.join("report.md")));
+    fail_where_runs_failed(&presentation, &execution.records)?;
+    match findings.broken() {
+        broken if broken > 0 && options.check => Err(Ended::Findings { findings: broken }.into()),
+        _ => Ok(()),
+    }
 }
 
-/// What of the results the exit code tells. Under a cap, running out of memory or of time is an answer.
-fn judge(presentation: &Presentation, records: &[Record]) -> anyhow::Result<()> {
+/// A run that failed was not done. Under a cap, running out of memory or of time is an answer.
+fn fail_where_runs_failed(presentation: &Presentation, records: &[Record]) -> anyhow::Result<()> {
     let is_bad = |record: &&Record| match record.status {
         Status::Ok | Status::Skipped => false,
         Status::Oom | Status::Timeout => record.host_cap_bytes.is_none(),
@@ -126,25 +132,7 @@ fn judge(presentation: &Presentation, records: &[Record]) -> anyhow::Result<()> 
         }
         .into());
     }
-    match presentation.broken_claims() {
-        0 => Ok(()),
-        broken => Err(Ended::ClaimsBroken {
-            broken,
-            report: presentation.results.join("report.md").display().to_string(),
-        }
-        .into()),
-    }
-}
-
-/// A file, or the name of a manifest that comes with the harness.
-fn locate(manifest: &Path) -> PathBuf {
-    let named = Path::new("harness/manifests")
-        .join(manifest)
-        .with_extension("toml");
-    match manifest.exists() || !named.exists() {
-        true => manifest.to_owned(),
-        false => named,
-    }
+    Ok(())
 }
 
 fn override_matrix(manifest: &mut Manifest, options: &RunOptions) -> Result<(), Ended> {

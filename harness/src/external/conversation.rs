@@ -1,6 +1,7 @@
 //! Lines to and from a command.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use lab::Status;
 use serde::Deserialize;
 
-use crate::interrupt;
+use crate::{checkout, interrupt};
 
 /// What a command says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -62,7 +63,7 @@ impl Conversation {
         let [program, arguments @ ..] = command else {
             return Err(std::io::Error::other("the command is empty"));
         };
-        let mut command = Command::new(program);
+        let mut command = command_of(program);
         command
             .args(arguments)
             .stdin(Stdio::piped())
@@ -180,6 +181,22 @@ impl Drop for Conversation {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A command of a manifest, to be run from the checkout's root: there are the folders that the manifests of the house name.
+/// Outside a checkout it is run from the current folder.
+pub fn command_of(program: &str) -> Command {
+    let Some(root) = checkout::root() else {
+        return Command::new(program);
+    };
+    // A program's relative path would be looked up in the one folder or the other, as the platform likes.
+    let is_path = Path::new(program).components().count() > 1;
+    let mut command = match is_path {
+        true => Command::new(root.join(program)),
+        false => Command::new(program),
+    };
+    command.current_dir(root);
+    command
 }
 
 fn understand(line: &str, expected: Event) -> Result<Message, Ended> {

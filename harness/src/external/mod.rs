@@ -18,7 +18,7 @@
 mod conversation;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use checkpoint::{Dtype, Format};
@@ -29,7 +29,7 @@ use lab::{
 };
 use serde::Serialize;
 
-use conversation::{Conversation, Ended, Event};
+use conversation::{Conversation, Ended, Event, command_of};
 
 /// A command of the manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +111,7 @@ impl External {
         let Some([program, arguments @ ..]) = self.setup.as_deref() else {
             return Ok(());
         };
-        let status = Command::new(program)
+        let status = command_of(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::from(std::io::stderr()))

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use lab::{Column, How, Measures, Unit};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Record, SCHEMA, former};
 
@@ -132,6 +133,27 @@ fn fill<T>(
     Ok(())
 }
 
+/// A row as an object: numbers as numbers, and null for what is absent.
+pub fn as_json(record: &Record) -> Value {
+    fn values<T>(columns: &[Column<T>], row: &T) -> impl Iterator<Item = (String, Value)> {
+        columns.iter().map(move |column| {
+            let text = (column.write)(row);
+            let value = match column.unit {
+                _ if text.is_empty() => Value::Null,
+                Unit::Text => Value::String(text),
+                // Numbers and truth values are written as JSON writes them.
+                _ => text.parse().unwrap_or(Value::String(text)),
+            };
+            (column.name.to_owned(), value)
+        })
+    }
+    let own = values(Record::COLUMNS, record);
+    Value::Object(
+        own.chain(values(Measures::COLUMNS, &record.measures))
+            .collect(),
+    )
+}
+
 /// A column in the data dictionary.
 #[derive(Serialize)]
 struct Entry {
@@ -206,6 +228,16 @@ mod tests {
         let rows = read_text(&written).unwrap();
         assert!(rows.dropped.is_empty(), "{:?}", rows.dropped);
         assert_eq!(write_row(&rows.records[0], true).unwrap(), written);
+    }
+
+    #[test]
+    fn a_row_as_an_object_has_numbers_and_nulls() {
+        let object = as_json(&example());
+        assert_eq!(object["load_seconds"], 0.125);
+        assert_eq!(object["host_heap_peak_bytes"], u64::MAX);
+        assert_eq!(object["verified"], false);
+        assert_eq!(object["status"], "ok");
+        assert_eq!(object["queue_depth"], Value::Null);
     }
 
     #[test]

@@ -65,6 +65,23 @@ impl Place {
         reader.into_deserialize().map(|row| row.unwrap()).collect()
     }
 
+    /// Changes the rows of a folder of results.
+    pub fn edit(&self, folder: &str, change: impl Fn(&mut Row)) {
+        let path = self.path().join(folder).join("runs.csv");
+        let mut reader = csv::Reader::from_path(&path).unwrap();
+        let header = reader.headers().unwrap().clone();
+        let rows: Vec<Row> = reader.into_deserialize().map(|row| row.unwrap()).collect();
+        let mut writer = csv::Writer::from_path(&path).unwrap();
+        writer.write_record(&header).unwrap();
+        for mut row in rows {
+            change(&mut row);
+            writer
+                .write_record(header.iter().map(|column| &row[column]))
+                .unwrap();
+        }
+        writer.flush().unwrap();
+    }
+
     pub fn out(&self, name: &str) -> PathBuf {
         self.path().join("out").join(name)
     }
