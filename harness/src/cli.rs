@@ -262,10 +262,11 @@ pub struct AdviseArgs {
     /// Size of the model
     #[arg(long)]
     pub size: Size,
-    /// Memory that is free on the host, as in 512MiB; without, it does not matter
+    /// Memory that is free on the host, as in 512MiB; without, what is free here now
     #[arg(long, value_name = "SIZE")]
     pub host: Option<ByteSize>,
-    /// Memory that is free on the device, as in 8GiB; without this and --device the model goes into the host's memory
+    /// Memory that is free on the device, as in 8GiB; without, what its driver says is free here now. Without this and --device
+    /// the model goes into the host's memory
     #[arg(long, value_name = "SIZE")]
     pub device_free: Option<ByteSize>,
     /// Device to load to
@@ -274,9 +275,15 @@ pub struct AdviseArgs {
     /// Dtype of the checkpoint
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
-    /// Folder of the results that times are taken from
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
+    /// Machine whose times are told; without, this one, or the only one that has any
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Folder of results that times are taken from; may be given several times
+    #[arg(long, value_name = "DIR", default_values = ["runs", "results"])]
+    pub results: Vec<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ mod claims;
 mod cli;
 mod commands;
 mod configuration;
+mod driver;
 mod execution;
 mod executor;
 mod exit;

@@ -1,94 +1,221 @@
 //! `harness advise`: which technique to take.
 
-use lab::{BackendKind, MemoryModel};
+use lab::{BackendKind, DeviceReport, HostCaps, MemoryModel};
+use serde::Serialize;
 
-use crate::advice::{Choice, Situation, recorded, sheet};
+use crate::advice::{
+    Choice, Evidence, Place, Situation, Times, Whose, choices, evidence, read, sheet,
+};
 use crate::cli::AdviseArgs;
 use crate::exit::Ended;
-use crate::units;
+use crate::machine::{self, Machine};
+use crate::units::{self, ByteSize};
+
+/// What a person hears. As JSON with `--json`.
+#[derive(Serialize)]
+struct Advice {
+    situation: Situation,
+    host_bytes_from: Option<From>,
+    device_bytes_from: Option<From>,
+    /// Where every time was measured.
+    measured_on: Option<Place>,
+    /// What a person has to know of where times come from, or why there are none.
+    remark: Option<String>,
+    /// The best first; those that do not fit last.
+    choices: Vec<Choice>,
+}
+
+/// Where a figure of free memory comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum From {
+    CommandLine,
+    FreeNow,
+}
 
 pub fn advise(args: &AdviseArgs) -> anyhow::Result<()> {
-    let memory = match (args.device, args.device_free) {
-        (Some(device), _) => device.backend.memory_model(),
-        (None, Some(_)) => MemoryModel::Discrete,
-        (None, None) => BackendKind::Flex.memory_model(),
-    };
-    let situation = Situation {
-        size: args.size,
-        dtype: args.dtype,
-        memory,
-        host_bytes: args.host.map(|size| size.0),
-        device_bytes: args.device_free.map(|size| size.0),
-    };
-    let records = recorded(&args.results, &situation);
-    let choices = situation.choices(&records);
-    let (fitting, others): (Vec<Choice>, Vec<Choice>) =
-        choices.into_iter().partition(|choice| choice.fits);
-    let there = |what: &str, bytes: Option<u64>| {
-        bytes.map(|bytes| format!("{} of {what} memory", units::bytes(bytes)))
-    };
-    let there: Vec<String> = [
-        there("host", situation.host_bytes),
-        there("device", situation.device_bytes),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let with = match there.is_empty() {
-        true => String::new(),
-        false => format!(", with {}", there.join(" and ")),
-    };
-    let Some(best) = fitting.first() else {
-        let title = format!("{}{with}: what each would need", situation.title());
-        println!("{}", sheet(title, &others).terminal());
-        let message = format!("nothing fits: {}{with}", situation.title());
-        return Err(Ended::NothingFits(message).into());
-    };
-    println!("{}\n", sentence(best, &fitting));
-    let title = format!("{}{with}: what fits, the best first", situation.title());
-    println!("{}", sheet(title, &fitting).terminal());
-    if !others.is_empty() {
-        let title = "what does not fit".to_owned();
-        println!("{}", sheet(title, &others).terminal());
+    let advice = Advice::of(args);
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&advice)?),
+        false => advice.print(),
     }
-    println!(
-        "≤: what its memory contract promises; without: the smallest memory it was found to survive in. Times are medians \
-         of what is recorded below {}, with a warm cache.",
-        args.results.display()
-    );
+    if !advice.choices.iter().any(|choice| choice.fits) {
+        let message = format!("nothing fits: {}", advice.title());
+        return Err(Ended::NothingFits(message).into());
+    }
     Ok(())
 }
 
-/// What to take, and why.
-fn sentence(best: &Choice, fitting: &[Choice]) -> String {
-    let device = best.device_bytes.map(units::bytes);
-    let device = device.map_or(String::new(), |bytes| format!(" and {bytes} on the device"));
-    let host = units::bytes(best.host_bytes);
-    let mut sentence = format!("take {}: it needs {host} on the host{device}", best.name);
-    match (best.ready_seconds, best.load_seconds) {
-        (Some(ready), Some(load)) => {
-            let (load, ready) = (units::seconds(load), units::seconds(ready));
-            sentence +=
-                &format!(", loads in {load}, and is through its first forward after {ready}");
+impl Advice {
+    fn of(args: &AdviseArgs) -> Advice {
+        let devices = lab::find_devices();
+        let (host_bytes, host_bytes_from) =
+            asked_or_free(args.host, machine::available_memory_bytes());
+        let device = args.device.and_then(|spec| {
+            let mut usable = devices.iter().filter(|device| device.state.is_ok());
+            usable.find(|device| device.spec == spec)
+        });
+        let free = device.and_then(|device| device.free_bytes);
+        let (device_bytes, device_bytes_from) = asked_or_free(args.device_free, free);
+        let memory = memory(args);
+        let situation = Situation {
+            size: args.size,
+            dtype: args.dtype,
+            memory,
+            device: args.device,
+            is_software: memory == MemoryModel::Discrete
+                && device.is_some_and(|device| device.is_software),
+            host_bytes,
+            device_bytes,
+        };
+        let Evidence {
+            place,
+            records,
+            remark,
+        } = recorded(args, &situation, &devices);
+        Advice {
+            choices: choices(&situation, &records),
+            situation,
+            host_bytes_from,
+            device_bytes_from,
+            measured_on: place,
+            remark,
         }
-        (_, Some(load)) => sentence += &format!(", and loads in {}", units::seconds(load)),
-        _ => sentence += "; none that fits was timed at this size",
     }
-    let smaller = fitting
-        .iter()
-        .filter(|choice| choice.is_exact == best.is_exact)
-        .min_by_key(|choice| (choice.device_bytes, choice.host_bytes));
-    match smaller.filter(|smaller| smaller.name != best.name) {
-        Some(smaller) => {
-            let device = smaller.device_bytes.map(units::bytes);
+
+    /// What is to be loaded, and with how much memory.
+    fn title(&self) -> String {
+        let there = |what: &str, bytes: Option<u64>, from: Option<From>| {
+            let from = match from {
+                Some(From::FreeNow) => ", as is free now",
+                _ => "",
+            };
+            bytes.map(|bytes| format!("{} of {what} memory{from}", units::bytes(bytes)))
+        };
+        let host = there("host", self.situation.host_bytes, self.host_bytes_from);
+        let device = there(
+            "device",
+            self.situation.device_bytes,
+            self.device_bytes_from,
+        );
+        let there: Vec<String> = [host, device].into_iter().flatten().collect();
+        let name = self.measured_on.as_ref().map(Place::device_name);
+        let title = self.situation.title(name.as_deref());
+        match there.is_empty() {
+            true => title,
+            false => format!("{title}, with {}", there.join(" and ")),
+        }
+    }
+
+    fn print(&self) {
+        let title = self.title();
+        let (fitting, others): (Vec<Choice>, Vec<Choice>) =
+            self.choices.iter().cloned().partition(|choice| choice.fits);
+        match fitting.first() {
+            Some(best) => {
+                println!("{}", self.sentence(best, &fitting));
+                let title = format!("{title}: what fits, the best first");
+                println!("{}", sheet(title, &fitting).terminal());
+                if !others.is_empty() {
+                    println!(
+                        "{}",
+                        sheet("what does not fit".to_owned(), &others).terminal()
+                    );
+                }
+            }
+            None => {
+                let title = format!("{title}: what each would need");
+                println!("{}", sheet(title, &others).terminal());
+            }
+        }
+        println!("{}", self.legend());
+    }
+
+    fn legend(&self) -> String {
+        const MEMORY: &str = "≤: what its memory contract promises; without: the smallest memory it was found to survive in.";
+        const TIMES: &str = "medians, with the fastest and the slowest of n runs. A load with a warm page cache needs memory for \
+            the file beside the technique's own; where there is less, the time with a cold one is told.";
+        let remark = self.remark.as_deref();
+        match &self.measured_on {
+            Some(place) => {
+                let remark = remark.map_or(String::new(), |remark| format!(" ({remark})"));
+                format!(
+                    "{MEMORY} Times are those of {}{remark}: {TIMES}",
+                    place.describe()
+                )
+            }
+            None => format!(
+                "{MEMORY} There are no times: {}.",
+                remark.unwrap_or("none is recorded")
+            ),
+        }
+    }
+
+    /// What to take, and why.
+    fn sentence(&self, best: &Choice, fitting: &[Choice]) -> String {
+        let needs = |choice: &Choice| {
+            let device = choice.device_bytes.map(units::bytes);
             let device =
                 device.map_or(String::new(), |bytes| format!(" and {bytes} on the device"));
-            let host = units::bytes(smaller.host_bytes);
-            format!(
-                "{sentence}. the leanest is {}, with {host} on the host{device}",
-                smaller.name
-            )
+            format!("{} on the host{device}", units::bytes(choice.host_bytes))
+        };
+        let mut sentence = format!("take {}: it needs {}", best.technique, needs(best));
+        match (&best.times, &self.measured_on) {
+            (Times::Measured { cache, load, ready }, Some(place)) => {
+                sentence += &format!(", and loads in {load}");
+                if let Some(ready) = ready {
+                    sentence += &format!(" and is through its first forward after {ready}");
+                }
+                sentence += &format!(" (a {cache} page cache; {})", place.describe());
+            }
+            (Times::NotMeasuredCold, _) => {
+                sentence += "; this memory does not hold the file beside it, and it was not timed with a cold page cache";
+            }
+            _ => sentence += "; it was not timed",
         }
-        None => sentence,
+        let smaller = fitting
+            .iter()
+            .filter(|choice| choice.is_exact == best.is_exact)
+            .min_by_key(|choice| (choice.device_bytes, choice.host_bytes));
+        match smaller.filter(|smaller| smaller.technique != best.technique) {
+            Some(smaller) => format!(
+                "{sentence}. The leanest is {}, with {}",
+                smaller.technique,
+                needs(smaller)
+            ),
+            None => sentence,
+        }
     }
+}
+
+fn memory(args: &AdviseArgs) -> MemoryModel {
+    match (args.device, args.device_free) {
+        (Some(device), _) => device.backend.memory_model(),
+        (None, Some(_)) => MemoryModel::Discrete,
+        (None, None) => BackendKind::Flex.memory_model(),
+    }
+}
+
+fn asked_or_free(asked: Option<ByteSize>, free: Option<u64>) -> (Option<u64>, Option<From>) {
+    match (asked, free) {
+        (Some(asked), _) => (Some(asked.0), Some(From::CommandLine)),
+        (None, Some(free)) => (Some(free), Some(From::FreeNow)),
+        (None, None) => (None, None),
+    }
+}
+
+/// The runs that count, of the machine that was named, of this one, or of the only one.
+fn recorded(args: &AdviseArgs, situation: &Situation, devices: &[DeviceReport]) -> Evidence {
+    let recorded: Vec<_> = args.results.iter().flat_map(|root| read(root)).collect();
+    let here = Machine::detect(
+        None,
+        devices,
+        std::path::Path::new("."),
+        &HostCaps::detect(),
+    );
+    let whose = match &args.machine {
+        Some(name) => Whose::Named(name),
+        None => Whose::Here(&here.machine),
+    };
+    evidence(situation, &recorded, whose)
 }
