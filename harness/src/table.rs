@@ -41,6 +41,11 @@ pub fn groups(lines: &[Line]) -> Vec<Group<'_>> {
     groups
 }
 
+/// What a line's device is called beside its figures.
+pub fn device_name(line: &Line) -> String {
+    line.configuration.device.clone()
+}
+
 impl Group<'_> {
     /// `flex, medium (1.51 GiB, f32), warm cache`
     pub fn title(&self) -> String {
