@@ -15,6 +15,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use checkpoint::Dtype;
+use gpt2::Size;
 use lab::DeviceSpec;
 
 use crate::advice::{self, Situation, Whose};
@@ -92,7 +93,7 @@ fn part(what: &str, root: &Path) -> anyhow::Result<String> {
 /// poses as one.
 fn guide(machine: &Path, device: &str, model: &str) -> anyhow::Result<String> {
     let device: DeviceSpec = device.parse().map_err(anyhow::Error::msg)?;
-    let size = model.parse().map_err(anyhow::Error::msg)?;
+    let size: Size = model.parse().map_err(anyhow::Error::msg)?;
     let name = machine.file_name().unwrap_or_default().to_string_lossy();
     let recorded = advice::read(machine);
     let told = [false, true].map(|is_software| {

@@ -10,3 +10,4 @@ pub use choice::{Choice, choices, unbeaten};
 pub use evidence::{Evidence, Place, Whose, evidence, read};
 pub use sheet::sheet;
 pub use situation::Situation;
+pub use times::Times;

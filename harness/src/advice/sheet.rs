@@ -1,6 +1,7 @@
 //! Choices as a table.
 
-use super::{Choice, Home, Times, Timing};
+use super::choice::{Choice, Home};
+use super::times::{Times, Timing};
 use crate::sheet::{ABSENT, Sheet, numbers, words};
 use crate::units;
 

@@ -15,8 +15,8 @@ use crate::units::{self, ByteSize};
 #[derive(Serialize)]
 struct Advice {
     situation: Situation,
-    host_bytes_from: Option<From>,
-    device_bytes_from: Option<From>,
+    host_bytes_from: Option<Source>,
+    device_bytes_from: Option<Source>,
     /// Where every time was measured.
     measured_on: Option<Place>,
     /// What a person has to know of where times come from, or why there are none.
@@ -28,7 +28,7 @@ struct Advice {
 /// Where a figure of free memory comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum From {
+enum Source {
     CommandLine,
     FreeNow,
 }
@@ -85,9 +85,9 @@ impl Advice {
 
     /// What is to be loaded, and with how much memory.
     fn title(&self) -> String {
-        let there = |what: &str, bytes: Option<u64>, from: Option<From>| {
+        let there = |what: &str, bytes: Option<u64>, from: Option<Source>| {
             let from = match from {
-                Some(From::FreeNow) => ", as is free now",
+                Some(Source::FreeNow) => ", as is free now",
                 _ => "",
             };
             bytes.map(|bytes| format!("{} of {what} memory{from}", units::bytes(bytes)))
@@ -196,10 +196,10 @@ fn memory(args: &AdviseArgs) -> MemoryModel {
     }
 }
 
-fn asked_or_free(asked: Option<ByteSize>, free: Option<u64>) -> (Option<u64>, Option<From>) {
+fn asked_or_free(asked: Option<ByteSize>, free: Option<u64>) -> (Option<u64>, Option<Source>) {
     match (asked, free) {
-        (Some(asked), _) => (Some(asked.0), Some(From::CommandLine)),
-        (None, Some(free)) => (Some(free), Some(From::FreeNow)),
+        (Some(asked), _) => (Some(asked.0), Some(Source::CommandLine)),
+        (None, Some(free)) => (Some(free), Some(Source::FreeNow)),
         (None, None) => (None, None),
     }
 }
@@ -218,4 +218,60 @@ fn recorded(args: &AdviseArgs, situation: &Situation, devices: &[DeviceReport]) 
         None => Whose::Here(&here.machine),
     };
     evidence(situation, &recorded, whose)
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint::Dtype;
+    use gpt2::Size;
+
+    use super::*;
+
+    fn advice(host: Option<ByteSize>, free: Option<u64>) -> Advice {
+        let (host_bytes, host_bytes_from) = asked_or_free(host, free);
+        let situation = Situation {
+            size: Size::Xl,
+            dtype: Dtype::F32,
+            memory: MemoryModel::Unified,
+            device: None,
+            is_software: false,
+            host_bytes,
+            device_bytes: None,
+        };
+        Advice {
+            choices: choices(&situation, &[]),
+            situation,
+            host_bytes_from,
+            device_bytes_from: None,
+            measured_on: None,
+            remark: Some("xl in f32 was timed nowhere".to_owned()),
+        }
+    }
+
+    #[test]
+    fn what_is_free_now_counts_where_nothing_is_told_and_is_called_so() {
+        let free = advice(None, Some(9 << 30));
+        let title =
+            "xl (6.10 GiB, f32) into the host's memory (flex), with 9.00 GiB of host memory";
+        assert_eq!(free.title(), format!("{title}, as is free now"));
+        let told = advice(Some(ByteSize(9 << 30)), Some(1 << 30));
+        assert_eq!(told.title(), title);
+        assert!(
+            told.legend()
+                .ends_with("There are no times: xl in f32 was timed nowhere.")
+        );
+    }
+
+    #[test]
+    fn json_holds_raw_numbers_with_their_units_in_their_names() {
+        let json = serde_json::to_value(advice(None, Some(9 << 30))).unwrap();
+        assert_eq!(json["situation"]["size"], "xl");
+        assert_eq!(json["situation"]["memory"], "unified");
+        assert_eq!(json["situation"]["host_bytes"], 9u64 << 30);
+        assert_eq!(json["host_bytes_from"], "free_now");
+        assert!(json["measured_on"].is_null());
+        let choice = &json["choices"][0];
+        assert!(choice["technique"].is_string() && choice["host_bytes"].is_u64());
+        assert_eq!(choice["times"]["state"], "not_measured");
+    }
 }
