@@ -294,10 +294,11 @@ pub struct AdviseArgs {
     /// Size of the model
     #[arg(long)]
     pub size: Size,
-    /// Memory that is free on the host, as in 512MiB; without, it does not matter
+    /// Memory that is free on the host, as in 512MiB; without, what is free here now
     #[arg(long, value_name = "SIZE")]
     pub host: Option<ByteSize>,
-    /// Memory that is free on the device, as in 8GiB; without this and --device the model goes into the host's memory
+    /// Memory that is free on the device, as in 8GiB; without, what its driver says is free here now. Without this and --device
+    /// the model goes into the host's memory
     #[arg(long, value_name = "SIZE")]
     pub device_free: Option<ByteSize>,
     /// Device to load to
@@ -306,13 +307,18 @@ pub struct AdviseArgs {
     /// Dtype of the checkpoint
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
-    /// Folder of the results that times are taken from
+    /// Machine whose times are told; without, this one, or the only one that has any
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<String>,
+    /// Folder of results that times are taken from; may be given several times
     #[arg(
         long,
         value_name = "DIR",
         help = "Folder of the results that times are taken from [default: runs, and results]"
     )]
-    pub results: Option<PathBuf>,
+    pub results: Vec<PathBuf>,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 #[derive(Debug, Args)]
@@ -354,9 +360,8 @@ pub struct CompareArgs {
     /// Count spoilt runs as any other
     #[arg(long)]
     pub include_spoilt: bool,
-    /// Print the comparison as JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
 }
 
 #[derive(Debug, Args)]

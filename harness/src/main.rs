@@ -13,6 +13,7 @@ mod commands;
 mod committed;
 mod configuration;
 mod decision;
+mod driver;
 mod estimate;
 mod execution;
 mod executor;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <!-- generated: catalogue -->                        the experiments, from their declarations
-//! <!-- generated: guide RESULTS MEMORY MODEL -->      what to take: unified or discrete memory, likewise
+//! <!-- generated: guide MACHINE DEVICE MODEL -->       what to take, from all committed results of a machine
 //! <!-- generated: table RESULTS DEVICE MODEL -->       a table, from a committed folder of results
 //! <!-- generated: smallest-caps RESULTS DEVICE MODEL -->  what each technique survives in, likewise
 //! <!-- generated: overhead CSV -->                     what measuring costs, likewise
@@ -15,9 +15,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use checkpoint::Dtype;
-use lab::MemoryModel;
+use gpt2::Size;
+use lab::DeviceSpec;
 
-use crate::advice::{self, Situation};
+use crate::advice::{self, Situation, Whose};
 use crate::commands::overhead;
 use crate::results::read_runs;
 use crate::sheet::Sheet;
@@ -74,7 +75,7 @@ fn part(what: &str, root: &Path) -> anyhow::Result<String> {
             });
             Ok(table::markdown(&wanted.collect::<Vec<_>>()))
         }
-        ["guide", results, memory, model] => guide(&root.join(results), memory, model),
+        ["guide", machine, device, model] => guide(&root.join(machine), device, model),
         ["overhead", pairs] => overhead::markdown(&root.join(pairs)),
         ["smallest-caps", results, device, model] => {
             let mut found = smallest_cap::found(&read_runs(&root.join(results))?);
@@ -91,21 +92,38 @@ fn part(what: &str, root: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// What to take for a model of f32, from everything recorded on a machine.
-fn guide(machine: &Path, memory: &str, model: &str) -> anyhow::Result<String> {
-    let memory = [MemoryModel::Unified, MemoryModel::Discrete]
+/// What to take for a model of f32, from everything recorded on a machine. Figures of a GPU come before those of software that
+/// poses as one.
+fn guide(machine: &Path, device: &str, model: &str) -> anyhow::Result<String> {
+    let device: DeviceSpec = device.parse().map_err(anyhow::Error::msg)?;
+    let size: Size = model.parse().map_err(anyhow::Error::msg)?;
+    let name = machine.file_name().unwrap_or_default().to_string_lossy();
+    let recorded = advice::read(machine);
+    let told = [false, true].map(|is_software| {
+        let situation = Situation {
+            size,
+            dtype: Dtype::F32,
+            memory: device.backend.memory_model(),
+            device: Some(device),
+            is_software,
+            host_bytes: None,
+            device_bytes: None,
+        };
+        let evidence = advice::evidence(&situation, &recorded, Whose::Named(&name));
+        (situation, evidence)
+    });
+    let told = told
         .into_iter()
-        .find(|known| known.name() == memory)
-        .with_context(|| format!("no memory is called `{memory}`: unified, discrete"))?;
-    let situation = Situation {
-        size: model.parse().map_err(anyhow::Error::msg)?,
-        dtype: Dtype::F32,
-        memory,
-        host_bytes: None,
-        device_bytes: None,
-    };
-    let records = advice::recorded_on(machine, &situation);
-    Ok(advice::guide(&situation, &records).markdown())
+        .find_map(|(situation, evidence)| Some((situation, evidence.place?, evidence.records)));
+    let (situation, place, records) =
+        told.with_context(|| format!("{}: no times of {model} on {device}", machine.display()))?;
+    let choices = advice::choices(&situation, &records);
+    let title = format!(
+        "{}, measured on {}",
+        situation.title(Some(&place.device_name())),
+        place.machine
+    );
+    Ok(advice::sheet(title, &advice::unbeaten(&choices)).markdown())
 }
 
 fn catalogue() -> String {

@@ -8,28 +8,38 @@ use lab::Registered;
 static EXPERIMENTS: LazyLock<Vec<Registered>> =
     LazyLock::new(|| include!(concat!(env!("OUT_DIR"), "/registry.rs")).concat());
 
+/// What experiments were called before, and are called today.
+const FORMER_NAMES: [(&str, &str); 3] = [
+    ("floor", "plain-read"),
+    ("floor:disk", "plain-read:direct"),
+    ("floor:upload", "plain-read:upload"),
+];
+
 /// Every experiment and every variant of one, in the order of tables and charts.
 pub fn all() -> impl Iterator<Item = &'static Registered> {
     EXPERIMENTS.iter()
 }
 
-/// Those that load a model: all but the bounds that they are held against.
+/// Those that load a model: all but the yardsticks that they are held against.
 pub fn techniques() -> impl Iterator<Item = &'static Registered> {
-    all().filter(|experiment| !experiment.is_floor)
+    all().filter(|experiment| !experiment.is_yardstick)
 }
 
-/// The experiment of this name.
-pub fn find(name: &str) -> Option<&'static Registered> {
-    all().find(|experiment| experiment.name == name)
-}
-
-/// What an experiment is called today that a former version called so.
+/// What an experiment is called today that is recorded, or asked for in a kept manifest, under a former name.
 pub fn current_name(name: &str) -> &str {
-    name
+    let renamed = FORMER_NAMES.iter().find(|(former, _)| *former == name);
+    renamed.map_or(name, |(_, current)| current)
+}
+
+/// The experiment of this name, or of this former name.
+pub fn find(name: &str) -> Option<&'static Registered> {
+    let name = current_name(name);
+    all().find(|experiment| experiment.name == name)
 }
 
 /// The place of this experiment in tables and charts; behind all others where it is not known here.
 pub fn position(name: &str) -> usize {
+    let name = current_name(name);
     let position = all().position(|experiment| experiment.name == name);
     position.unwrap_or(EXPERIMENTS.len())
 }
@@ -63,5 +73,16 @@ mod tests {
                 experiment.name
             );
         }
+    }
+
+    #[test]
+    fn a_former_name_finds_the_experiment_of_today() {
+        for (former, current) in FORMER_NAMES {
+            assert_eq!(current_name(former), current);
+            assert_eq!(find(former).map(|found| found.name), Some(current));
+            assert_eq!(position(former), position(current));
+            assert!(all().all(|experiment| experiment.name != former));
+        }
+        assert_eq!(current_name("streamed"), "streamed");
     }
 }

@@ -6,6 +6,7 @@ use lab::{Measures, Quantity, Spoiling, Status, Unit};
 
 use crate::atomic;
 use crate::configuration::Configuration;
+use crate::driver::device_name;
 use crate::record::Record;
 use crate::registry;
 
@@ -239,13 +240,6 @@ impl Line {
         Spread::of(good.filter_map(|good| (measure.of)(&good.measures)))
     }
 
-    /// How far logits are from the reference.
-    pub fn logits_error(&self) -> Option<f64> {
-        let good = self.counted(Quantity::Memory);
-        let errors = good.filter_map(|good| good.measures.logits_error);
-        Spread::of(errors).map(|spread| spread.median)
-    }
-
     /// What the technique promises, where it promises anything.
     pub fn contract(&self, of: fn(&Measures) -> Option<u64>) -> Option<u64> {
         self.good.iter().find_map(|good| of(&good.measures))
@@ -294,17 +288,6 @@ impl Line {
     /// `naive, software Vulkan: llvmpipe, medium, f32, warm`, with the cap where there is one.
     pub fn label(&self) -> String {
         self.configuration.label(&self.device_name())
-    }
-}
-
-/// `software Vulkan: llvmpipe` for a driver that runs on the CPU, and otherwise what manifests call the device.
-pub fn device_name(device: &str, driver: Option<&str>) -> String {
-    match driver.filter(|driver| driver.starts_with(lab::SOFTWARE_VULKAN)) {
-        Some(driver) => {
-            let end = driver.find([',', '(']).unwrap_or(driver.len());
-            driver[..end].trim_end().to_owned()
-        }
-        None => device.to_owned(),
     }
 }
 
@@ -461,17 +444,6 @@ mod tests {
             .bytes(|measures| measures.host_heap_peak_bytes)
             .unwrap();
         assert_eq!((heap.median, heap.runs), (5.0, 2));
-    }
-
-    #[test]
-    fn a_software_driver_is_never_called_after_the_gpu_it_poses_as() {
-        let driver = "software Vulkan: llvmpipe (LLVM 15.0.6, 256 bits), Mesa 22.3.6";
-        assert_eq!(
-            device_name("vulkan", Some(driver)),
-            "software Vulkan: llvmpipe"
-        );
-        assert_eq!(device_name("vulkan:1", Some("A GPU, driver 1")), "vulkan:1");
-        assert_eq!(device_name("flex", None), "flex");
     }
 
     #[test]

@@ -3,9 +3,10 @@
 
 use lab::{Measures, Quantity, Spoiling};
 
+use crate::driver::device_name;
 use crate::sheet::{ABSENT, Sheet, numbers, words};
 use crate::smallest_cap::{Found, step_bytes};
-use crate::summary::{Line, Spread, device_name};
+use crate::summary::{Line, Spread};
 use crate::units;
 
 /// The lines of one device, size, dtype, cache state and host cap.

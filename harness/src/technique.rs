@@ -22,8 +22,8 @@ impl Technique {
         }
     }
 
-    pub fn is_floor(&self) -> bool {
-        matches!(self, Technique::Ours(experiment) if experiment.is_floor)
+    pub fn is_yardstick(&self) -> bool {
+        matches!(self, Technique::Ours(experiment) if experiment.is_yardstick)
     }
 
     pub fn reads_nothing(&self) -> bool {

@@ -147,7 +147,7 @@ fn a_comparison_fails_where_memory_grew_or_loads_are_slower_and_says_which() {
     assert_eq!(code, 0, "the same rows twice: {said}");
     assert!(said.contains("same"), "{said}");
 
-    edit(&place, "new", |row| {
+    place.edit("new", |row| {
         let seconds: f64 = row["load_seconds"].parse().unwrap();
         row.insert("load_seconds".to_owned(), (2.0 * seconds).to_string());
         row.insert("machine".to_owned(), "box".to_owned());
@@ -163,7 +163,7 @@ fn a_comparison_fails_where_memory_grew_or_loads_are_slower_and_says_which() {
         "{said}"
     );
 
-    edit(&place, "new", |row| {
+    place.edit("new", |row| {
         if row["experiment"] == "naive" {
             let grown = number(row, "host_heap_peak_bytes") + (4 << 20);
             row.insert("host_heap_peak_bytes".to_owned(), grown.to_string());

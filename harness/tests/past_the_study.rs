@@ -132,7 +132,7 @@ fn burns_own_loaders_load_the_same_weights() {
 #[test]
 fn past_the_page_cache_the_same_bytes_are_read() {
     let experiments =
-        "['parallel-read', 'parallel-read:direct', 'parallel-read:uring', 'floor:disk']";
+        "['parallel-read', 'parallel-read:direct', 'parallel-read:uring', 'plain-read:direct']";
     let place = Place::new();
     // Beside the sources: a temporary folder may lie in memory, where there is no direct I/O.
     let checkpoints = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();

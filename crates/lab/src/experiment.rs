@@ -22,8 +22,8 @@ pub trait Experiment: 'static {
     const READS: Reads = Reads::StateDict;
     /// What of the manifest's `[tuning]` it heeds.
     const TUNED_BY: &'static [Tunable] = &[];
-    /// A bound to hold techniques against: it moves the bytes that a load moves, and loads no model.
-    const IS_FLOOR: bool = false;
+    /// A yardstick to hold techniques against: it moves the bytes that a load moves, and loads no model.
+    const IS_YARDSTICK: bool = false;
     /// Whether the model does not hold all its layers at once, so that forward asks for each
     /// ([`Experiment::bring_layer`]); the first forward's peaks are measured with the load's.
     const STREAMS_LAYERS: bool = false;
@@ -270,8 +270,8 @@ pub struct Registered {
     pub reads: Reads,
     /// [`Experiment::TUNED_BY`].
     pub tuned_by: &'static [Tunable],
-    /// [`Experiment::IS_FLOOR`].
-    pub is_floor: bool,
+    /// [`Experiment::IS_YARDSTICK`].
+    pub is_yardstick: bool,
     /// [`Experiment::STREAMS_LAYERS`].
     pub streams_layers: bool,
     /// [`Experiment::contract`].
@@ -298,7 +298,7 @@ impl Registered {
             summary: variant.summary,
             reads: E::READS,
             tuned_by: E::TUNED_BY,
-            is_floor: E::IS_FLOOR,
+            is_yardstick: E::IS_YARDSTICK,
             streams_layers: E::STREAMS_LAYERS,
             contract: E::contract,
             applies: E::applies,

@@ -348,7 +348,7 @@ struct Verification<'a, B: Platform> {
 impl<B: Platform> Verification<'_, B> {
     fn verify<E: Experiment>(&mut self, peaks: &Peaks) -> Result<(), Error> {
         let (spec, run) = (self.spec, self.run);
-        if !E::IS_FLOOR {
+        if !E::IS_YARDSTICK {
             self.check_device::<E>(peaks)?;
             self.check_parameters::<E>()?;
             let forwards = spec.forward_in_software || !B::compiles_in_software(&run.device);

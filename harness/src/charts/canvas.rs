@@ -1,19 +1,15 @@
 //! A drawing in pixels, by plotters, saved as SVG with its font inside and as PNG at twice its size.
 
 use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use plotters::prelude::*;
-use plotters::style::{FontStyle, register_font};
 use resvg::{tiny_skia, usvg};
 
+use super::face::{BOLD, FAMILY, REGULAR};
 use super::pen::Pen;
 
-/// The font of all charts.
-pub const FAMILY: &str = "Inter";
-const REGULAR: &[u8] = include_bytes!("../../assets/Inter-Regular.otf");
-const BOLD: &[u8] = include_bytes!("../../assets/Inter-SemiBold.otf");
 const REGULAR_WEB: &[u8] = include_bytes!("../../assets/Inter-Regular.woff2");
 const BOLD_WEB: &[u8] = include_bytes!("../../assets/Inter-SemiBold.woff2");
 const PNG_SCALE: f32 = 2.0;
@@ -32,13 +28,6 @@ impl Canvas {
         height: i32,
         draw: impl FnOnce(&Pen<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<Canvas> {
-        static FONTS: Once = Once::new();
-        FONTS.call_once(|| {
-            for (style, bytes) in [(FontStyle::Normal, REGULAR), (FontStyle::Bold, BOLD)] {
-                // Cannot fail: the fonts are part of the program, and a test draws with them.
-                let _ = register_font(FAMILY, style, bytes);
-            }
-        });
         let mut svg = String::new();
         {
             let size = (width as u32, height as u32);
@@ -75,12 +64,16 @@ impl Canvas {
         format!("{tag}\n<style>{faces}</style>{rest}")
     }
 
-    fn png(&self) -> anyhow::Result<Vec<u8>> {
+    fn tree(&self) -> anyhow::Result<usvg::Tree> {
         let mut options = usvg::Options::default();
         let fonts = Arc::make_mut(&mut options.fontdb);
         fonts.load_font_data(REGULAR.to_vec());
         fonts.load_font_data(BOLD.to_vec());
-        let tree = usvg::Tree::from_str(&self.svg, &options)?;
+        Ok(usvg::Tree::from_str(&self.svg, &options)?)
+    }
+
+    fn png(&self) -> anyhow::Result<Vec<u8>> {
+        let tree = self.tree()?;
         let pixels = |length: i32| (length as f32 * PNG_SCALE) as u32;
         let mut picture = tiny_skia::Pixmap::new(pixels(self.width), pixels(self.height))
             .ok_or_else(|| anyhow!("a chart of {} × {} pixels", self.width, self.height))?;
@@ -93,6 +86,35 @@ impl Canvas {
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[cfg(test)]
+impl Canvas {
+    /// Every text that is drawn, and those that reach over an edge of the canvas.
+    pub fn texts(&self) -> (Vec<String>, Vec<String>) {
+        fn collect(group: &usvg::Group, found: &mut Vec<(String, tiny_skia::Rect)>) {
+            for node in group.children() {
+                match node {
+                    usvg::Node::Group(group) => collect(group, found),
+                    usvg::Node::Text(text) => {
+                        let chunks = text.chunks().iter().map(|chunk| chunk.text());
+                        found.push((chunks.collect(), text.abs_bounding_box()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let tree = self.tree().unwrap();
+        let mut found = Vec::new();
+        collect(tree.root(), &mut found);
+        let (width, height) = (self.width as f32, self.height as f32);
+        let is_clipped = |area: &tiny_skia::Rect| {
+            area.left() < 0.0 || area.top() < 0.0 || area.right() > width || area.bottom() > height
+        };
+        let clipped = found.iter().filter(|(_, area)| is_clipped(area));
+        let clipped = clipped.map(|(text, _)| text.clone()).collect();
+        (found.into_iter().map(|(text, _)| text).collect(), clipped)
+    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,14 @@
 //! `draw`, and a line in [`draw_all`].
 
 mod canvas;
+mod face;
+mod frame;
+mod instrument;
 mod load_time;
 mod model_size;
 mod peaks;
 mod pen;
+mod runs;
 mod scale;
 mod smallest_cap;
 mod style;
@@ -44,7 +48,8 @@ pub fn draw_all(presentation: &Presentation) -> anyhow::Result<Vec<String>> {
         save(of.chart("peaks"), peaks::draw(&group)?)?;
         save(of.chart("load-time"), load_time::draw(&group)?)?;
         let timelines = group.lines.iter().map(|line| {
-            let run_id = line.median_run_id.as_deref().unwrap_or_default();
+            let run_id = line.median_run().map(|run| &*run.run_id);
+            let run_id = run_id.unwrap_or_default();
             Ok((*line, read_timeline(&presentation.results, run_id)?))
         });
         let timelines: Vec<_> = timelines.collect::<anyhow::Result<_>>()?;
@@ -110,5 +115,146 @@ impl<'a> Name<'a> {
             .chain(unusual)
             .chain([cap.as_deref()]);
         parts.flatten().collect::<Vec<_>>().join("-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lab::{Measures, Phase, Sample, Spoiling, Status};
+
+    use super::*;
+    use crate::record::Record;
+    use crate::smallest_cap::found;
+    use crate::summary::{Spoilt, summarise};
+
+    const LONG: &str = "a-technique-whose-name-has-40-characters";
+    const GIB: u64 = 1 << 30;
+
+    fn record(experiment: &str, model_bytes: u64) -> Record {
+        Record {
+            experiment: experiment.to_owned(),
+            device: "vulkan".to_owned(),
+            memory_model: "discrete".to_owned(),
+            model: format!("of-{model_bytes}"),
+            dtype: "f32".to_owned(),
+            cache: "warm".to_owned(),
+            model_bytes,
+            status: Status::Ok,
+            verified: true,
+            measures: Measures {
+                load_seconds: Some(123.4),
+                host_heap_peak_bytes: Some(model_bytes),
+                host_rss_peak_bytes: Some(2 * model_bytes),
+                host_file_peak_bytes: Some(model_bytes),
+                host_contract_bytes: Some(3 * model_bytes),
+                device_in_use_peak_bytes: Some(model_bytes),
+                device_contract_bytes: Some(2 * model_bytes),
+                ..Measures::default()
+            },
+            ..Record::unmeasured()
+        }
+    }
+
+    fn lines(records: &[Record]) -> Vec<Line> {
+        summarise(records, Spoilt::LeftOut)
+    }
+
+    /// Every text of a chart, none of which may be cut off.
+    fn whole_texts(canvas: &Canvas) -> Vec<String> {
+        let (texts, clipped) = canvas.texts();
+        assert!(clipped.is_empty(), "over the edge: {clipped:?}");
+        texts
+    }
+
+    #[test]
+    fn no_text_of_a_chart_is_cut_off() {
+        assert_eq!(LONG.len(), 40);
+        let spoilt = Record {
+            spoilt_by: vec![Spoiling::Swap],
+            ..record(LONG, 5 * GIB)
+        };
+        let records = [
+            record("naive", GIB),
+            record("naive", 5 * GIB),
+            record("naive", 5 * GIB),
+            spoilt,
+        ];
+        let lines = lines(&records);
+        let group = groups(&lines).pop().unwrap();
+        assert_eq!(group.lines.len(), 2);
+        let sample = |time_seconds| Sample {
+            time_seconds,
+            phase: Phase::Read,
+            host_anon_bytes: GIB,
+            host_file_bytes: GIB,
+            host_heap_bytes: Some(GIB),
+            device_in_use_bytes: Some(GIB),
+            device_reserved_bytes: None,
+        };
+        let timelines: Vec<_> = group
+            .lines
+            .iter()
+            .map(|line| (*line, vec![sample(0.0), sample(1000.0)]))
+            .collect();
+        let capped = |experiment, cap| Record {
+            host_cap_bytes: Some(cap),
+            ..record(experiment, GIB)
+        };
+        let caps = found(&[capped(LONG, 2 * GIB), capped("naive", 9 * GIB)]);
+        let charts = [
+            peaks::draw(&group).unwrap(),
+            load_time::draw(&group).unwrap(),
+            timeline::draw(&group, &timelines).unwrap(),
+            model_size::draw(&model_size::by_device(&lines)[0])
+                .unwrap()
+                .unwrap(),
+            smallest_cap::draw(&caps.iter().collect::<Vec<_>>()).unwrap(),
+        ];
+        for chart in charts {
+            let texts = whole_texts(&chart);
+            assert!(texts.iter().any(|text| text.contains(LONG)), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn peaks_are_compared_by_an_instrument_that_all_have() {
+        let mut peer = record("pytorch:naive", GIB);
+        peer.measures.host_heap_peak_bytes = None;
+        peer.measures.host_contract_bytes = None;
+        let shown = |records: &[Record]| {
+            let lines = lines(records);
+            let group = groups(&lines).pop().unwrap();
+            let texts = whole_texts(&peaks::draw(&group).unwrap());
+            assert!(!texts.contains(&"not measured".to_owned()), "{texts:?}");
+            texts
+        };
+        let has = |texts: &[String], label: &str| texts.iter().any(|text| text == label);
+        let ours = shown(&[record("naive", GIB)]);
+        assert!(has(&ours, "host heap"));
+        let both = shown(&[record("naive", GIB), peer]);
+        assert!(has(&both, "host resident peak, by the kernel") && !has(&both, "host heap"));
+    }
+
+    #[test]
+    fn a_median_says_how_many_runs_it_rests_on_where_they_differ() {
+        let shown = |records: &[Record]| {
+            let lines = lines(records);
+            let group = groups(&lines).pop().unwrap();
+            let charts = [peaks::draw(&group), load_time::draw(&group)];
+            charts.map(|chart| whole_texts(&chart.unwrap()).join("|"))
+        };
+        let (a, b) = (record("naive", GIB), record("streamed", GIB));
+        for texts in shown(&[a.clone(), b.clone(), a.clone(), b.clone()]) {
+            assert!(
+                texts.contains("medians of 2 runs") && !texts.contains("n = "),
+                "{texts}"
+            );
+        }
+        for texts in shown(&[a.clone(), a, b]) {
+            assert!(
+                texts.contains("n = 2") && texts.contains("n = 1"),
+                "{texts}"
+            );
+        }
     }
 }

@@ -1,14 +1,18 @@
 //! Peaks and load time against the size of the model.
 
+use lab::Quantity;
 use plotters::style::RGBColor;
 
 use super::canvas::Canvas;
+use super::face::Face;
+use super::frame::Frame;
+use super::instrument::{self, Instrument};
 use super::pen::{Align, Pen};
+use super::runs;
 use super::scale::{Scale, short};
 use super::style::{INK, MUTED, SERIES};
 use crate::summary::{Line, Spread};
 
-const WIDTH: i32 = 960;
 /// Of a panel with few curves; many need room for their names.
 const PANEL_HEIGHT: i32 = 330;
 /// Between the names of curves.
@@ -16,8 +20,8 @@ const PITCH: i32 = 19;
 /// What a panel needs beside its names: title, axis, and what stands below it.
 const AROUND: i32 = 90;
 const TOP: i32 = 84;
-const LEFT: i32 = 76;
-const RIGHT: i32 = WIDTH - 190;
+/// Between a plot and the names beside it: a line to each, and its marker.
+const POINTERS: i32 = 24;
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// The lines of one device, dtype and cache state, at all sizes, without a host cap.
@@ -55,29 +59,31 @@ pub fn by_device(lines: &[Line]) -> Vec<Series<'_>> {
 struct Panel {
     title: &'static str,
     measure: fn(&Line) -> Option<Spread>,
+    quantity: Quantity,
     unit: &'static str,
     /// What of the measure is one of the unit.
     scale: f64,
 }
 
-const DEVICE: Panel = Panel {
-    title: "device memory in use",
-    measure: |line| line.device_in_use_peak_bytes,
-    unit: "GiB",
-    scale: GIB,
-};
-const HOST: Panel = Panel {
-    title: "host heap",
-    measure: |line| line.host_heap_peak_bytes,
-    unit: "GiB",
-    scale: GIB,
-};
 const LOAD: Panel = Panel {
     title: "load time",
-    measure: |line| line.load_seconds,
+    measure: |line| line.seconds(|measures| measures.load_seconds),
+    quantity: Quantity::Time,
     unit: "s",
     scale: 1.0,
 };
+
+impl Panel {
+    fn of(instrument: Instrument) -> Panel {
+        Panel {
+            title: instrument.label,
+            measure: instrument.peak,
+            quantity: Quantity::Memory,
+            unit: "GiB",
+            scale: GIB,
+        }
+    }
+}
 
 /// `None` where there is one size only: there is nothing to compare.
 pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
@@ -91,9 +97,9 @@ pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
     }
     let mut panels: Vec<Panel> = Vec::new();
     if series.lines.iter().any(|line| !line.is_unified) {
-        panels.push(DEVICE);
+        panels.push(Panel::of(instrument::DEVICE));
     }
-    panels.extend([HOST, LOAD]);
+    panels.extend([Panel::of(instrument::of_host(&series.lines)), LOAD]);
     let mut names: Vec<&str> = series
         .lines
         .iter()
@@ -103,18 +109,36 @@ pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
     names.dedup();
     let panel_height = PANEL_HEIGHT.max(AROUND + PITCH * names.len() as i32);
     let height = TOP + panel_height * panels.len() as i32 + 10;
+    let lines = || series.lines.iter().copied();
+    let each = |quantity| runs::behind_each(lines(), quantity);
+    let behind_each =
+        each(Quantity::Memory).filter(|_| each(Quantity::Memory) == each(Quantity::Time));
     let subtitle = format!(
-        "{}, {}, {} cache: medians",
-        series.device, series.dtype, series.cache
+        "{}, {}, {} cache{}",
+        series.lines[0].device_name(),
+        series.dtype,
+        series.cache,
+        runs::told(behind_each)
     );
-    let canvas = Canvas::draw(WIDTH, height, |pen| {
+    let curves: Vec<Vec<Curve>> = panels
+        .iter()
+        .map(|panel| panel.curves(&names, &series.lines, behind_each))
+        .collect();
+    let labels = curves.iter().flatten().map(|curve| &curve.label);
+    let ticks = panels.iter().zip(&curves);
+    let ticks = ticks.flat_map(|(panel, curves)| panel.tick_labels(curves));
+    let frame = Frame::around(
+        Face::Small.widest(ticks),
+        POINTERS + Face::Text.widest(labels),
+    );
+    let canvas = Canvas::draw(frame.width, height, |pen| {
         pen.title(
             "Peak memory and load time against the size of the model",
             &subtitle,
         )?;
-        for (place, panel) in panels.iter().enumerate() {
+        for (place, (panel, curves)) in panels.iter().zip(&curves).enumerate() {
             let top = TOP + panel_height * place as i32;
-            panel.draw(pen, (top, panel_height), &names, &series.lines)?;
+            plot(pen, frame, (top, top + panel_height - 58), panel, curves)?;
         }
         Ok(())
     })?;
@@ -122,71 +146,93 @@ pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
 }
 
 /// One technique: its place among all, and its peaks by model size.
-struct Curve<'a> {
-    name: &'a str,
+struct Curve {
     place: usize,
     points: Vec<(f64, f64)>,
-    is_spoilt: bool,
+    label: String,
 }
 
 impl Panel {
-    fn draw(
-        &self,
-        pen: &Pen<'_>,
-        (top, height): (i32, i32),
-        names: &[&str],
-        lines: &[&Line],
-    ) -> anyhow::Result<()> {
+    fn curves(&self, names: &[&str], lines: &[&Line], behind_each: Option<usize>) -> Vec<Curve> {
         let curves = names.iter().enumerate().filter_map(|(place, name)| {
             let own = lines
                 .iter()
                 .filter(|line| line.configuration.experiment == *name);
-            let measured = own.filter_map(|line| Some((line, (self.measure)(line)?.median)));
+            let measured = own.filter_map(|line| Some((*line, (self.measure)(line)?.median)));
             let measured: Vec<_> = measured.collect();
-            (!measured.is_empty()).then(|| Curve {
-                name,
+            let own: Vec<&Line> = measured.iter().map(|(line, _)| *line).collect();
+            (!own.is_empty()).then(|| Curve {
                 place,
                 points: measured
                     .iter()
                     .map(|(line, value)| (line.model_bytes as f64 / GIB, value / self.scale))
                     .collect(),
-                is_spoilt: measured.iter().any(|(line, _)| line.is_spoilt),
+                label: label(name, &own, self.quantity, behind_each),
             })
         });
-        let curves: Vec<Curve<'_>> = curves.collect();
-        plot(pen, (top, top + height - 58), self, &curves)
+        curves.collect()
     }
+
+    fn y(&self, curves: &[Curve], (top, bottom): (i32, i32)) -> Scale {
+        Scale {
+            max: most(curves, |point| point.1) * 1.08,
+            from: bottom,
+            to: top,
+            ticks: 5,
+        }
+    }
+
+    fn tick_label(&self, tick: f64) -> String {
+        format!("{} {}", short(tick), self.unit)
+    }
+
+    fn tick_labels(&self, curves: &[Curve]) -> Vec<String> {
+        let ticks = self.y(curves, (0, 0)).ticks().into_iter();
+        ticks.map(|tick| self.tick_label(tick)).collect()
+    }
+}
+
+/// `streamed`, with what a person has to know of its medians.
+fn label(name: &str, lines: &[&Line], quantity: Quantity, behind_each: Option<usize>) -> String {
+    let spoilt = lines.iter().any(|line| line.is_spoilt(quantity));
+    let counts = || lines.iter().map(|line| runs::behind(line, quantity));
+    let runs = match (behind_each, counts().min(), counts().max()) {
+        (None, Some(least), Some(most)) if least == most => Some(format!("n = {most}")),
+        (None, Some(least), Some(most)) => Some(format!("n = {least} to {most}")),
+        _ => None,
+    };
+    let notes = [runs, spoilt.then(|| "spoilt".to_owned())];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    match notes.is_empty() {
+        true => name.to_owned(),
+        false => format!("{name} ({})", notes.join(", ")),
+    }
+}
+
+fn most(curves: &[Curve], axis: fn(&(f64, f64)) -> f64) -> f64 {
+    let points = curves.iter().flat_map(|curve| &curve.points);
+    points.map(axis).fold(f64::MIN_POSITIVE, f64::max)
 }
 
 fn plot(
     pen: &Pen<'_>,
+    frame: Frame,
     (top, bottom): (i32, i32),
     panel: &Panel,
-    curves: &[Curve<'_>],
+    curves: &[Curve],
 ) -> anyhow::Result<()> {
-    let most = |axis: fn(&(f64, f64)) -> f64| {
-        let points = curves.iter().flat_map(|curve| &curve.points);
-        points.map(axis).fold(f64::MIN_POSITIVE, f64::max)
-    };
     let x = Scale {
-        max: most(|point| point.0) * 1.04,
-        from: LEFT,
-        to: RIGHT,
+        max: most(curves, |point| point.0) * 1.04,
+        from: frame.left,
+        to: frame.right,
         ticks: 7,
     };
-    let y = Scale {
-        max: most(|point| point.1) * 1.08,
-        from: bottom,
-        to: top + 24,
-        ticks: 5,
-    };
+    let y = panel.y(curves, (top + 24, bottom));
     pen.bold((20, top + 6), panel.title, Align::Left)?;
     pen.x_axis(&x, top + 24, bottom, |tick| format!("{} GiB", short(tick)))?;
-    pen.y_axis(&y, LEFT, RIGHT, |tick| {
-        format!("{} {}", short(tick), panel.unit)
-    })?;
+    pen.y_axis(&y, frame.left, frame.right, |tick| panel.tick_label(tick))?;
     pen.small(
-        (RIGHT, bottom + 30),
+        (frame.right, bottom + 30),
         "the model's bytes",
         &MUTED,
         Align::Right,
@@ -194,7 +240,7 @@ fn plot(
 
     // Of curves that lie on one another the first drawn are the broadest, so that each shows as a stripe.
     let pixel = |point: &(f64, f64)| (x.pixel(point.0), y.pixel(point.1));
-    let end = |curve: &Curve<'_>| curve.points.last().map_or(0, |point| y.pixel(point.1));
+    let end = |curve: &Curve| curve.points.last().map_or(0, |point| y.pixel(point.1));
     for (order, curve) in curves.iter().enumerate() {
         let above = curves[order + 1..].iter();
         let hiding = above.filter(|other| end(other).abs_diff(end(curve)) <= 4);
@@ -207,18 +253,19 @@ fn plot(
             pen.marker(pixel(point), shape(curve.place), &colour(curve.place))?;
         }
     }
-    labels(pen, curves, &y, (top + 24, bottom))
+    names(pen, frame.right, curves, &y, (top + 24, bottom))
 }
 
 /// The names at the right ends of the curves, moved apart where they would overlap.
-fn labels(
+fn names(
     pen: &Pen<'_>,
-    curves: &[Curve<'_>],
+    right: i32,
+    curves: &[Curve],
     y: &Scale,
     (top, bottom): (i32, i32),
 ) -> anyhow::Result<()> {
-    let end = |curve: &Curve<'_>| curve.points.last().map_or(0, |point| y.pixel(point.1));
-    let mut order: Vec<&Curve<'_>> = curves.iter().collect();
+    let end = |curve: &Curve| curve.points.last().map_or(0, |point| y.pixel(point.1));
+    let mut order: Vec<&Curve> = curves.iter().collect();
     order.sort_by_key(|curve| (end(curve), curve.place));
     let mut places: Vec<i32> = Vec::new();
     for curve in &order {
@@ -233,15 +280,11 @@ fn labels(
     }
     for (curve, place) in order.into_iter().zip(places) {
         let colour = colour(curve.place);
-        pen.line(
-            vec![(RIGHT + 2, end(curve)), (RIGHT + 16, place)],
-            &colour,
-            1,
-        )?;
-        pen.marker((RIGHT + 24, place), shape(curve.place), &colour)?;
-        let mark = if curve.is_spoilt { " (spoilt)" } else { "" };
-        let label = format!("{}{mark}", curve.name);
-        pen.text((RIGHT + 36, place), &label, &INK, Align::Left)?;
+        let pointer = vec![(right + 2, end(curve)), (right + 16, place)];
+        pen.line(pointer, &colour, 1)?;
+        pen.marker((right + POINTERS, place), shape(curve.place), &colour)?;
+        let at = (right + POINTERS + 12, place);
+        pen.text(at, &curve.label, &INK, Align::Left)?;
     }
     Ok(())
 }

@@ -1,134 +1,178 @@
-//! Peaks by technique: device, host heap and the host's file pages, as multiples of the model.
+//! Peaks by technique: device, host and the host's file pages, as multiples of the model.
 
-use plotters::style::RGBColor;
+use lab::Quantity;
 
 use super::canvas::Canvas;
+use super::face::Face;
+use super::frame::{EDGE, Frame};
+use super::instrument::{self, Instrument};
 use super::pen::{Align, Pen};
+use super::runs;
 use super::scale::{Scale, short};
-use super::style::{DEVICE, FILE, GUIDE, HOST, INK, MUTED};
-use crate::summary::{Line, Spread};
+use super::style::{GUIDE, INK, MUTED};
+use crate::summary::Line;
 use crate::table::Group;
 use crate::units;
 
-const WIDTH: i32 = 960;
 const TOP: i32 = 118;
-const LEFT: i32 = 150;
 const BAR: i32 = 15;
 const GAP: i32 = 3;
 
-/// A kind of memory: how it is shown, what was measured of it, and what was promised.
-struct Kind {
-    colour: RGBColor,
-    label: &'static str,
-    measured: fn(&Line) -> Option<Spread>,
-    promised: fn(&Line) -> Option<u64>,
-}
-
 pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
-    let mut kinds: Vec<Kind> = Vec::new();
+    let mut instruments: Vec<Instrument> = Vec::new();
     if group.is_discrete() {
-        kinds.push(Kind {
-            colour: DEVICE,
-            label: "device memory in use",
-            measured: |line| line.device_in_use_peak_bytes,
-            promised: |line| line.device_contract_bytes,
-        });
+        instruments.push(instrument::DEVICE);
     }
-    kinds.push(Kind {
-        colour: HOST,
-        label: "host heap",
-        measured: |line| line.host_heap_peak_bytes,
-        promised: |line| line.host_contract_bytes,
-    });
-    kinds.push(Kind {
-        colour: FILE,
-        label: "host file pages (reclaimable)",
-        measured: |line| line.host_file_peak_bytes,
-        promised: |_| None,
-    });
+    instruments.push(instrument::of_host(&group.lines));
+    instruments.push(instrument::FILE_PAGES);
 
-    let pitch = kinds.len() as i32 * (BAR + GAP) + 16;
+    let pitch = instruments.len() as i32 * (BAR + GAP) + 16;
     let bottom = TOP + pitch * group.lines.len() as i32;
-    let times = |line: &Line, kind: &Kind| {
-        (kind.measured)(line).map(|spread| line.times_model(spread.median))
-    };
-    let all = group
+    let rows: Vec<Row<'_>> = group
         .lines
         .iter()
-        .flat_map(|line| kinds.iter().filter_map(move |kind| times(line, kind)));
-    let highest = all.fold(2.0, f64::max);
+        .map(|line| Row::of(line, &instruments))
+        .collect();
+    let bars = || rows.iter().flat_map(|row| &row.bars);
+    let highest = bars().map(Bar::end).fold(2.0, f64::max);
+    let frame = Frame::of_rows(
+        rows.iter().map(|row| &row.line.configuration.experiment),
+        bars().map(Bar::label),
+    );
     let scale = Scale {
-        max: highest * 1.2,
-        from: LEFT,
-        to: WIDTH - 24,
+        max: highest,
+        from: frame.left,
+        to: frame.right,
         ticks: 6,
     };
+    let behind_each = runs::behind_each(group.lines.iter().copied(), Quantity::Memory);
 
-    Canvas::draw(WIDTH, bottom + 54, |pen| {
-        pen.title("Peak memory by loading technique", &group.title())?;
-        let legend = kinds
-            .iter()
-            .map(|kind| (kind.colour, kind.label.to_owned()));
-        let end = pen.legend((20, 82), &legend.collect::<Vec<_>>())?;
-        pen.rectangle((end, 74), (end + 2, 90), &INK)?;
-        pen.text((end + 8, 82), "its contract", &INK, Align::Left)?;
-        if group.lines.iter().any(|line| line.is_spoilt) {
-            let end = end + 8 + Pen::text_width("its contract") + 22;
-            pen.hatched((end, 76), (end + 12, 88), &INK)?;
-            pen.text((end + 18, 82), "may be spoilt", &INK, Align::Left)?;
-        }
+    Canvas::draw(frame.width, bottom + 54, |pen| {
+        let subtitle = group.title() + &runs::told(behind_each);
+        pen.title("Peak memory by loading technique", &subtitle)?;
+        legend(pen, &instruments, &rows)?;
         pen.x_axis(&scale, TOP - 8, bottom, |tick| format!("{}×", short(tick)))?;
         for guide in [1.0, 2.0] {
             pen.dashes(scale.pixel(guide), TOP - 8, bottom, &GUIDE)?;
         }
         pen.small(
-            (WIDTH - 24, bottom + 36),
+            (frame.width - EDGE, bottom + 36),
             "multiples of the model's bytes",
             &MUTED,
             Align::Right,
         )?;
-
-        for (row, line) in group.lines.iter().enumerate() {
-            let top = TOP + pitch * row as i32;
-            let middle = top + (kinds.len() as i32 * (BAR + GAP) - GAP) / 2;
-            pen.bold(
-                (LEFT - 12, middle),
-                &line.configuration.experiment,
-                Align::Right,
-            )?;
-            // What every process maps of its own program is no part of the story.
-            let is_shown = |kind: &&Kind| {
-                kind.colour != FILE || times(line, kind).is_some_and(|times| times >= 0.005)
-            };
-            let shown: Vec<&Kind> = kinds.iter().filter(is_shown).collect();
-            let first = middle - (shown.len() as i32 * (BAR + GAP) - GAP) / 2;
-            for (place, kind) in shown.into_iter().enumerate() {
-                let y = first + place as i32 * (BAR + GAP);
-                let Some(bytes) = (kind.measured)(line).map(|spread| spread.median) else {
-                    pen.small((LEFT + 6, y + BAR / 2), "not measured", &MUTED, Align::Left)?;
-                    continue;
-                };
-                let end = scale.pixel(line.times_model(bytes)).max(LEFT + 1);
-                match line.is_spoilt {
-                    true => pen.hatched((LEFT, y), (end, y + BAR), &kind.colour)?,
-                    false => pen.rectangle((LEFT, y), (end, y + BAR), &kind.colour)?,
+        for (place, row) in rows.iter().enumerate() {
+            let top = TOP + pitch * place as i32;
+            let middle = top + (instruments.len() as i32 * (BAR + GAP) - GAP) / 2;
+            let at = frame.names_end();
+            let name = &row.line.configuration.experiment;
+            match runs::note(row.line, Quantity::Memory, behind_each) {
+                Some(note) => {
+                    pen.bold((at, middle - 8), name, Align::Right)?;
+                    pen.small((at, middle + 10), &note, &MUTED, Align::Right)?;
                 }
-                let mut label_at = end + 6;
-                if let Some(promised) = (kind.promised)(line) {
-                    let x = scale.pixel(line.times_model(promised as f64));
-                    pen.rectangle((x, y - 1), (x + 2, y + BAR + 1), &INK)?;
-                    if (end - 2..end + 90).contains(&x) {
-                        label_at = x + 8;
-                    }
-                }
-                let label = format!(
-                    "{:.2}× · {}",
-                    line.times_model(bytes),
-                    units::bytes(bytes as u64)
-                );
-                pen.small((label_at, y + BAR / 2), &label, &INK, Align::Left)?;
+                None => pen.bold((at, middle), name, Align::Right)?,
             }
+            row.draw(pen, &scale, middle)?;
         }
         Ok(())
     })
+}
+
+fn legend(pen: &Pen<'_>, instruments: &[Instrument], rows: &[Row<'_>]) -> anyhow::Result<()> {
+    let kinds = instruments.iter();
+    let kinds = kinds.map(|instrument| (instrument.colour, instrument.label.to_owned()));
+    let mut x = pen.legend((EDGE, 82), &kinds.collect::<Vec<_>>())?;
+    let mut bars = rows.iter().flat_map(|row| &row.bars);
+    if bars.any(|bar| bar.promised.is_some()) {
+        const CONTRACT: &str = "its contract";
+        pen.rectangle((x, 74), (x + 2, 90), &INK)?;
+        pen.text((x + 8, 82), CONTRACT, &INK, Align::Left)?;
+        x += 8 + Face::Text.width(CONTRACT) + 22;
+    }
+    if rows.iter().any(|row| row.line.is_spoilt(Quantity::Memory)) {
+        pen.hatched((x, 76), (x + 12, 88), &INK)?;
+        pen.text((x + 18, 82), "spoilt", &INK, Align::Left)?;
+    }
+    Ok(())
+}
+
+/// A technique, and its bars from top to bottom.
+struct Row<'a> {
+    line: &'a Line,
+    bars: Vec<Bar>,
+}
+
+/// What one instrument tells of a line, in multiples of the model.
+struct Bar {
+    instrument: Instrument,
+    /// And in bytes.
+    measured: Option<(f64, u64)>,
+    promised: Option<f64>,
+}
+
+impl Bar {
+    /// Where what is drawn of it ends.
+    fn end(&self) -> f64 {
+        let measured = self.measured.map_or(0.0, |(times, _)| times);
+        measured.max(self.promised.unwrap_or(0.0))
+    }
+
+    fn label(&self) -> String {
+        match self.measured {
+            Some((times, bytes)) => format!("{times:.2}× · {}", units::bytes(bytes)),
+            None => "not measured".to_owned(),
+        }
+    }
+}
+
+impl Row<'_> {
+    fn of<'a>(line: &'a Line, instruments: &[Instrument]) -> Row<'a> {
+        let bars = instruments.iter().map(|&instrument| {
+            let measured = (instrument.peak)(line).map(|spread| spread.median);
+            let promised = (instrument.promised)(line);
+            Bar {
+                instrument,
+                measured: measured.map(|bytes| (line.times_model(bytes), bytes as u64)),
+                promised: promised.map(|bytes| line.times_model(bytes as f64)),
+            }
+        });
+        // What every process maps of its own program is no part of the story.
+        let is_shown = |bar: &Bar| {
+            !bar.instrument.is_extra || bar.measured.is_some_and(|(times, _)| times >= 0.005)
+        };
+        Row {
+            line,
+            bars: bars.filter(is_shown).collect(),
+        }
+    }
+
+    fn draw(&self, pen: &Pen<'_>, scale: &Scale, middle: i32) -> anyhow::Result<()> {
+        let first = middle - (self.bars.len() as i32 * (BAR + GAP) - GAP) / 2;
+        for (place, bar) in self.bars.iter().enumerate() {
+            let y = first + place as i32 * (BAR + GAP);
+            let label = bar.label();
+            let Some((times, _)) = bar.measured else {
+                let at = (scale.from + 6, y + BAR / 2);
+                pen.small(at, &label, &MUTED, Align::Left)?;
+                continue;
+            };
+            let end = scale.pixel(times).max(scale.from + 1);
+            let (from, to) = ((scale.from, y), (end, y + BAR));
+            match self.line.is_spoilt(Quantity::Memory) {
+                true => pen.hatched(from, to, &bar.instrument.colour)?,
+                false => pen.rectangle(from, to, &bar.instrument.colour)?,
+            }
+            let mut label_at = end + 6;
+            if let Some(promised) = bar.promised {
+                let x = scale.pixel(promised);
+                pen.rectangle((x, y - 1), (x + 2, y + BAR + 1), &INK)?;
+                if (end - 2..label_at + Face::Small.width(&label)).contains(&x) {
+                    label_at = x + 8;
+                }
+            }
+            pen.small((label_at, y + BAR / 2), &label, &INK, Align::Left)?;
+        }
+        Ok(())
+    }
 }

@@ -1,12 +1,11 @@
 //! What charts are drawn with: texts, shapes, axes and legends at pixels.
 
 use plotters::prelude::*;
-use plotters::style::FontStyle;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::canvas::FAMILY;
+use super::face::Face;
 use super::scale::Scale;
-use super::style::{GRID, INK, MUTED, SMALL, TEXT, TITLE};
+use super::style::{GRID, INK, MUTED};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
@@ -16,6 +15,18 @@ pub enum Align {
     Left,
     Middle,
     Right,
+}
+
+impl Align {
+    /// At the height of its point.
+    fn beside(self) -> (HPos, VPos) {
+        let horizontal = match self {
+            Align::Left => HPos::Left,
+            Align::Middle => HPos::Center,
+            Align::Right => HPos::Right,
+        };
+        (horizontal, VPos::Center)
+    }
 }
 
 /// What is drawn on: shapes and texts at pixels.
@@ -35,24 +46,9 @@ impl<'a> Pen<'a> {
     }
 
     pub fn title(&self, title: &str, subtitle: &str) -> anyhow::Result<()> {
-        self.styled(
-            (20, 14),
-            title,
-            TITLE,
-            FontStyle::Bold,
-            &INK,
-            Align::Left,
-            VPos::Top,
-        )?;
-        self.styled(
-            (20, 42),
-            subtitle,
-            TEXT,
-            FontStyle::Normal,
-            &MUTED,
-            Align::Left,
-            VPos::Top,
-        )
+        let align = (HPos::Left, VPos::Top);
+        self.styled((20, 14), title, Face::Title, &INK, align)?;
+        self.styled((20, 42), subtitle, Face::Text, &MUTED, align)
     }
 
     pub fn text(
@@ -62,19 +58,11 @@ impl<'a> Pen<'a> {
         colour: &RGBColor,
         align: Align,
     ) -> anyhow::Result<()> {
-        self.styled(
-            at,
-            text,
-            TEXT,
-            FontStyle::Normal,
-            colour,
-            align,
-            VPos::Center,
-        )
+        self.styled(at, text, Face::Text, colour, align.beside())
     }
 
     pub fn bold(&self, at: (i32, i32), text: &str, align: Align) -> anyhow::Result<()> {
-        self.styled(at, text, TEXT, FontStyle::Bold, &INK, align, VPos::Center)
+        self.styled(at, text, Face::Bold, &INK, align.beside())
     }
 
     pub fn small(
@@ -84,43 +72,22 @@ impl<'a> Pen<'a> {
         colour: &RGBColor,
         align: Align,
     ) -> anyhow::Result<()> {
-        self.styled(
-            at,
-            text,
-            SMALL,
-            FontStyle::Normal,
-            colour,
-            align,
-            VPos::Center,
-        )
+        self.styled(at, text, Face::Small, colour, align.beside())
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn styled(
         &self,
         at: (i32, i32),
         text: &str,
-        size: u32,
-        style: FontStyle,
+        face: Face,
         colour: &RGBColor,
-        align: Align,
-        vertical: VPos,
+        (horizontal, vertical): (HPos, VPos),
     ) -> anyhow::Result<()> {
-        let horizontal = match align {
-            Align::Left => HPos::Left,
-            Align::Middle => HPos::Center,
-            Align::Right => HPos::Right,
-        };
-        let font = (FAMILY, size).into_font().style(style);
-        let style = font.color(colour).pos(Pos::new(horizontal, vertical));
+        let style = face
+            .font()
+            .color(colour)
+            .pos(Pos::new(horizontal, vertical));
         Ok(self.area.draw(&Text::new(text.to_owned(), at, style))?)
-    }
-
-    /// The width of a text as [`Pen::small`] and [`Pen::text`] set it, roughly.
-    pub fn text_width(text: &str) -> i32 {
-        let font = (FAMILY, TEXT).into_font();
-        font.box_size(text)
-            .map_or(8 * text.len() as i32, |(width, _)| width as i32)
     }
 
     pub fn rectangle(
@@ -242,7 +209,7 @@ impl<'a> Pen<'a> {
         for (colour, label) in entries {
             self.rectangle((x, y - 6), (x + 12, y + 6), colour)?;
             self.text((x + 18, y), label, &INK, Align::Left)?;
-            x += 18 + Self::text_width(label) + 22;
+            x += 18 + Face::Text.width(label) + 22;
         }
         Ok(x)
     }

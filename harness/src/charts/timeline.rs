@@ -1,18 +1,21 @@
 //! Memory over time, a panel for each technique, with what the run was doing under it.
 
-use lab::{Phase, Sample};
+use lab::{Phase, Quantity, Sample};
 
 use super::canvas::Canvas;
+use super::face::Face;
 use super::pen::{Align, Pen};
 use super::scale::{Scale, short};
 use super::style::{DEVICE, FILE, GRID, GUIDE, HOST, MUTED, phase_colour};
 use crate::summary::Line;
 use crate::table::Group;
 
-const WIDTH: i32 = 960;
 const TOP: i32 = 146;
 const COLUMNS: usize = 2;
-const PANEL_WIDTH: i32 = WIDTH / COLUMNS as i32;
+/// Of a panel with short names.
+const PANEL_WIDTH: i32 = 480;
+/// Left and right of a panel's plot.
+const BESIDE: (i32, i32) = (56, 26);
 const PANEL_HEIGHT: i32 = 196;
 const STRIP: i32 = 9;
 
@@ -39,9 +42,12 @@ pub fn draw(group: &Group<'_>, timelines: &[(&Line, Vec<Sample>)]) -> anyhow::Re
     let all = timelines.iter().flat_map(|(_, samples)| samples);
     let highest = all.map(total).fold(1.0, f64::max);
 
+    let names = timelines.iter().map(|(line, _)| name(line));
+    let panel_width = PANEL_WIDTH.max(BESIDE.0 + Face::Bold.widest(names) + BESIDE.1);
+    let width = COLUMNS as i32 * panel_width;
     let rows = timelines.len().div_ceil(COLUMNS) as i32;
     let height = TOP + rows * PANEL_HEIGHT + 8;
-    Canvas::draw(WIDTH, height, |pen| {
+    Canvas::draw(width, height, |pen| {
         pen.title("Memory over time by loading technique", &group.title())?;
         let legend = layers
             .iter()
@@ -51,37 +57,48 @@ pub fn draw(group: &Group<'_>, timelines: &[(&Line, Vec<Sample>)]) -> anyhow::Re
         pen.small((20, 110), "strip:", &MUTED, Align::Left)?;
         pen.legend((64, 110), &phases)?;
         pen.small(
-            (WIDTH - 20, 110),
+            (width - 20, 110),
             "stacked; multiples of the model's bytes",
             &MUTED,
             Align::Right,
         )?;
         for (place, (line, samples)) in timelines.iter().enumerate() {
-            let left = (place % COLUMNS) as i32 * PANEL_WIDTH;
+            let left = (place % COLUMNS) as i32 * panel_width;
             let top = TOP + (place / COLUMNS) as i32 * PANEL_HEIGHT;
-            panel(pen, (left, top), line, samples, &layers, highest)?;
+            panel(
+                pen,
+                (left, top),
+                panel_width,
+                line,
+                samples,
+                &layers,
+                highest,
+            )?;
         }
         Ok(())
     })
 }
 
+fn name(line: &Line) -> String {
+    let mark = match line.is_spoilt(Quantity::Memory) {
+        true => " (spoilt)",
+        false => "",
+    };
+    format!("{}{mark}", line.configuration.experiment)
+}
+
 fn panel(
     pen: &Pen<'_>,
     (left, top): (i32, i32),
+    width: i32,
     line: &Line,
     samples: &[Sample],
     layers: &[Layer],
     highest: f64,
 ) -> anyhow::Result<()> {
-    let (left, right) = (left + 56, left + PANEL_WIDTH - 26);
+    let (left, right) = (left + BESIDE.0, left + width - BESIDE.1);
     let (plot_top, bottom) = (top + 22, top + PANEL_HEIGHT - 48);
-    let mark = if line.is_spoilt {
-        " (may be spoilt)"
-    } else {
-        ""
-    };
-    let name = format!("{}{mark}", line.configuration.experiment);
-    pen.bold((left, top + 8), &name, Align::Left)?;
+    pen.bold((left, top + 8), &name(line), Align::Left)?;
     let y = Scale {
         max: highest * 1.05,
         from: bottom,

@@ -338,7 +338,7 @@ pub fn free_disk_bytes(path: &Path) -> Option<u64> {
     fs4::available_space(existing).ok()
 }
 
-fn metas(config: &Config, dtype: Dtype) -> Vec<TensorMeta> {
+pub fn metas(config: &Config, dtype: Dtype) -> Vec<TensorMeta> {
     let specs = config.tensors().into_iter();
     let metas = specs.map(|spec| TensorMeta {
         name: spec.name,

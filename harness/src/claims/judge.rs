@@ -6,9 +6,10 @@ use exmex::{Express, FlatEx};
 use lab::{Quantity, Spoiling};
 
 use super::{Claim, Expectation, Memory, Variable};
+use crate::driver::device_name;
 use crate::interval::{DRIFT_SHARE, Interval};
 use crate::smallest_cap::Found as SmallestCap;
-use crate::summary::{self, Line, Measure, device_name};
+use crate::summary::{self, Line, Measure};
 
 /// How often a verdict on a time may be wrong.
 const ERROR: f64 = 0.01;

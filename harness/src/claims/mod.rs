@@ -191,7 +191,7 @@ fn variable(name: &str, externals: &[&str]) -> Result<Variable, String> {
         return Err(unknown("measure", measure, known()));
     }
     Ok(Variable {
-        experiment: experiment.to_owned(),
+        experiment: registry::current_name(experiment).to_owned(),
         size,
         measure: measure.to_owned(),
     })
@@ -220,6 +220,18 @@ mod tests {
         );
         let manifest = Manifest::parse("test".to_owned(), "test.toml", &text)?;
         Ok(manifest.claims)
+    }
+
+    #[test]
+    fn a_claim_of_a_kept_manifest_speaks_of_an_experiment_by_its_former_name() {
+        let claims =
+            claims("value = '{floor:disk.load_seconds} / {naive.load_seconds}'\nat_most = 1");
+        let names: Vec<_> = claims.unwrap()[0]
+            .variables
+            .iter()
+            .map(|variable| variable.experiment.clone())
+            .collect();
+        assert_eq!(names, ["plain-read:direct", "naive"]);
     }
 
     #[test]

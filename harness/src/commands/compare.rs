@@ -37,7 +37,7 @@ pub fn compare(args: &CompareArgs) -> anyhow::Result<()> {
         args.old.display(),
         args.new.display()
     );
-    match args.json {
+    match args.format.json {
         true => println!("{}", serde_json::to_string_pretty(&comparison)?),
         false => println!("{}", comparison.sheet().terminal()),
     }

@@ -7,12 +7,12 @@ use lab::{Measures, Sample, Unit};
 use serde_json::{Value, json};
 
 use crate::cli::ExplainArgs;
+use crate::driver::device_name;
 use crate::exit::Ended;
 use crate::manifest::{Manifest, experiment_names, unknown};
 use crate::presentation::MANIFEST;
 use crate::record::{self, Record};
 use crate::results::{read_runs, read_timeline};
-use crate::summary::device_name;
 use crate::{recorded, registry, units};
 
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {

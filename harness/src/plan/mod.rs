@@ -42,7 +42,7 @@ pub fn plan(manifest: &Manifest, found: &[DeviceReport]) -> Vec<Planned> {
     let any_is_free = runs.iter().any(is_free);
     for run in &mut runs {
         let is_ours = matches!(run.technique, Technique::Ours(_));
-        let loads = is_ours && !run.technique.reads_nothing() && !run.technique.is_floor();
+        let loads = is_ours && !run.technique.reads_nothing() && !run.technique.is_yardstick();
         // Compiling takes memory, too: not under a cap, if there are runs without.
         let may = loads && (is_free(run) || !any_is_free);
         // Other weights than the checkpoint's compute other logits: each of them once.

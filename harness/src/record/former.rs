@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lab::{Cell, Spoiling};
+use lab::{Cell, SOFTWARE_VULKAN, Spoiling};
 
 use super::Record;
+use crate::driver::is_software;
 use crate::registry;
 
 /// Until schema 3, sentences stood where codes stand now.
@@ -52,11 +53,8 @@ pub fn bring_up_to_date(
 
 /// What a device is, in a row of today: a driver that runs on the CPU is called so.
 fn driver(what: &str) -> String {
-    let is_software = ["llvmpipe", "lavapipe", "SwiftShader"]
-        .iter()
-        .any(|name| what.contains(name));
-    match is_software {
-        true => format!("{}{what}", lab::SOFTWARE_VULKAN),
+    match is_software(what) {
+        true => format!("{SOFTWARE_VULKAN}{what}"),
         false => what.to_owned(),
     }
 }

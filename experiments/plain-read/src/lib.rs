@@ -1,9 +1,10 @@
-//! Bounds to hold techniques against: the bytes of a load moved by a plain loop, and no model.
+//! Yardsticks to hold techniques against: the bytes of a load moved by the plainest means, and no model. None is a bound:
+//! several threads read a file from the page cache faster than one does.
 //!
-//! - `floor`: the checkpoint read into fresh memory that nobody has touched: what one thread needs for a private copy.
-//! - `floor:disk`: the checkpoint read past the page cache into a small buffer, by several threads: what the disk gives.
-//! - `floor:upload`: buffers of the parameters' sizes created on the device and written from one small buffer, through the
-//!   driver's own interface: what an upload can reach.
+//! - `plain-read`: one thread reads the checkpoint into fresh memory that nobody has touched.
+//! - `plain-read:direct`: several threads read the checkpoint past the page cache, each into a small buffer of its own.
+//! - `plain-read:upload`: buffers of the parameters' sizes are created on the device and written from one small buffer, through
+//!   the driver's own interface.
 
 use std::io::Read;
 use std::sync::Mutex;
@@ -16,27 +17,27 @@ use lab::{
 };
 
 /// See the crate's documentation.
-pub struct Floor;
+pub struct PlainRead;
 
-const DISK: &str = "floor:disk";
-const UPLOAD: &str = "floor:upload";
+const DIRECT: &str = "plain-read:direct";
+const UPLOAD: &str = "plain-read:upload";
 
-impl Experiment for Floor {
-    const NAME: &'static str = "floor";
+impl Experiment for PlainRead {
+    const NAME: &'static str = "plain-read";
     const SUMMARY: &'static str =
-        "a bound, no technique: one plain loop reads the file into fresh memory";
+        "a yardstick, no technique: one thread reads the file into fresh memory with plain reads";
     const VARIANTS: &'static [Variant] = &[
         Variant {
-            name: DISK,
-            summary: "a bound, no technique: several threads read the file past the page cache",
+            name: DIRECT,
+            summary: "a yardstick, no technique: several threads read the file past the page cache",
         },
         Variant {
             name: UPLOAD,
-            summary: "a bound, no technique: buffers are created and written through the driver alone",
+            summary: "a yardstick, no technique: buffers are created and written through the driver alone",
         },
     ];
     const TUNED_BY: &'static [Tunable] = &[Tunable::Staging, Tunable::QueueDepth];
-    const IS_FLOOR: bool = true;
+    const IS_YARDSTICK: bool = true;
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         match memory {
@@ -59,7 +60,7 @@ impl Experiment for Floor {
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         run.enter(Phase::Read);
         match run.variant {
-            DISK => read_disk(run)?,
+            DIRECT => read_past_the_cache(run)?,
             UPLOAD => upload(run)?,
             _ => read_all(run)?,
         }
@@ -83,7 +84,7 @@ fn read_all<B: Platform>(run: &Run<B>) -> Result<(), Error> {
 }
 
 /// As many threads as reads are to be in flight; each reads the next piece that nobody has into a buffer of its own.
-fn read_disk<B: Platform>(run: &Run<B>) -> Result<(), Error> {
+fn read_past_the_cache<B: Platform>(run: &Run<B>) -> Result<(), Error> {
     let path = run.checkpoint_path();
     let file = checkpoint::open(path, Access::Direct)?;
     let bytes = file
