@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_claim_of_a_kept_manifest_speaks_of_an_experiment_by_its_former_name() {
-        let claims = claims("value = '{floor:disk.load_seconds} / {naive.load_seconds}'\nat_most = 1");
+        let claims =
+            claims("value = '{floor:disk.load_seconds} / {naive.load_seconds}'\nat_most = 1");
         let names: Vec<_> = claims.unwrap()[0]
             .variables
             .iter()
