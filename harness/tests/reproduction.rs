@@ -145,11 +145,7 @@ fn a_missing_truncated_or_foreign_checkpoint_is_told_once_before_anything_is_rec
     let place = Place::new();
     place.manifest("repeats = 1");
     let whole = std::fs::read(fixture("tiny.pth")).unwrap();
-    std::fs::write(
-        place.path().join("half.pth"),
-        &whole[..whole.len() / 2],
-    )
-    .unwrap();
+    std::fs::write(place.path().join("half.pth"), &whole[..whole.len() / 2]).unwrap();
     place.write("foreign.pth", "no checkpoint at all");
     for (file, expected) in [
         ("absent.pth", "cannot open"),
