@@ -198,7 +198,7 @@ pub struct FinetuneArgs {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Manifest to run: a file, or the name of one in harness/manifests
+    /// Manifest to run: a file, or the name of one that `harness list` names
     #[arg(value_name = "MANIFEST")]
     pub manifest: PathBuf,
     #[command(flatten)]
@@ -207,7 +207,7 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct MinmemArgs {
-    /// Manifest with `host_caps = ["smallest"]`: a file, or the name of one in harness/manifests
+    /// Manifest with `host_caps = ["smallest"]`: a file, or the name of one that `harness list` names
     #[arg(value_name = "MANIFEST", default_value = "minmem")]
     pub manifest: PathBuf,
     #[command(flatten)]
