@@ -1,4 +1,4 @@
-//! Charts of a folder of results, each as SVG and as PNG at twice its size. To add one: a file here with a
+//! Charts of a folder of results, each as SVG, and as PNG at twice its size where that is built in. To add one: a file here with a
 //! `draw`, and a line in [`draw_all`].
 
 mod canvas;
@@ -6,6 +6,8 @@ mod load_time;
 mod model_size;
 mod peaks;
 mod pen;
+#[cfg(feature = "png")]
+mod png;
 mod scale;
 mod smallest_cap;
 mod style;

@@ -26,7 +26,7 @@ use lab::CacheState;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::manifest::{experiment_names, parse_size, unknown};
+use crate::manifest::{experiment_names, parse_size, unknown, unknown_experiment};
 use crate::registry;
 use crate::summary::MEASURES;
 pub use judge::{Finding, Judged, Verdict, judge};
@@ -174,7 +174,7 @@ fn variable(name: &str, externals: &[&str]) -> Result<Variable, String> {
         Some((experiment, size)) => (experiment, Some(parse_size(size)?.to_string())),
     };
     if registry::find(experiment).is_none() && !externals.contains(&experiment) {
-        return Err(unknown("experiment", experiment, experiment_names()));
+        return Err(unknown_experiment(experiment, experiment_names()));
     }
     let known = || MEASURES.iter().map(|(name, _)| *name).chain(MORE_MEASURES);
     if !known().any(|known| known == measure) {

@@ -8,7 +8,7 @@ use lab::Sample;
 
 use crate::cli::ExplainArgs;
 use crate::exit::Ended;
-use crate::manifest::{experiment_names, unknown};
+use crate::manifest::{experiment_names, unknown_experiment};
 use crate::record::Record;
 use crate::registry;
 use crate::results::{read_runs, read_timeline};
@@ -17,7 +17,7 @@ use crate::units;
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let name = &args.experiment;
     let Some(experiment) = registry::find(name) else {
-        return Err(Ended::Usage(unknown("experiment", name, experiment_names())).into());
+        return Err(Ended::Usage(unknown_experiment(name, experiment_names())).into());
     };
     let (folder, run) = choose(args)?;
     let timeline = read_timeline(&folder, &run.run_id)?;
