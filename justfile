@@ -10,6 +10,13 @@ default:
 setup:
     scripts/setup
 
+# See every technique on a small model within minutes; needs nothing but Rust and a C linker, and builds for the CPU alone
+demo:
+    cargo build --release --package harness --no-default-features
+    rm -rf target/demo
+    {{harness}} run demo --out target/demo
+    @echo "look at:" target/demo/plots/peaks-*.svg
+
 # Build the harness in release
 build:
     cargo build --release --workspace

@@ -40,7 +40,10 @@ fn main() {
     }
     embed_commit();
     std::fs::write(out.join("manifests.rs"), manifests()).expect("OUT_DIR can be written");
-    std::fs::write(out.join("registry.rs"), registry()).expect("OUT_DIR can be written");
+    let manifest = read("Cargo.toml");
+    let (experiments, left_out) = registry(&manifest);
+    std::fs::write(out.join("registry.rs"), experiments).expect("OUT_DIR can be written");
+    std::fs::write(out.join("left_out.rs"), left_out).expect("OUT_DIR can be written");
     std::fs::write(out.join("versions.rs"), versions()).expect("OUT_DIR can be written");
 }
 
@@ -50,26 +53,50 @@ fn read(path: &str) -> toml::Table {
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// `[Registered::of::<init_only::InitOnly>(), …]` for every dependency under `experiments/`.
-fn registry() -> String {
-    let manifest = read("Cargo.toml");
+/// `[Registered::of::<init_only::InitOnly>(), …]` for every dependency under `experiments/` that is built, and
+/// `&[("burnpack", "stores"), …]` for those that are not, with the feature that brings each.
+fn registry(manifest: &toml::Table) -> (String, String) {
     let dependencies = manifest["dependencies"]
         .as_table()
         .expect("[dependencies] is a table");
     let mut entries = String::new();
+    let mut left_out = String::new();
     for (name, dependency) in dependencies {
-        let path = dependency
-            .get("path")
-            .and_then(|path| path.as_str())
-            .unwrap_or_default();
-        if path.starts_with("../experiments/") {
-            let module = name.replace('-', "_");
-            let capitalised = |word: &str| word[..1].to_uppercase() + &word[1..];
-            let unit: String = name.split('-').map(capitalised).collect();
-            writeln!(entries, "    Registered::of::<{module}::{unit}>(),").expect("a string grows");
+        let path = dependency.get("path").and_then(|path| path.as_str());
+        if !path.is_some_and(|path| path.starts_with("../experiments/")) {
+            continue;
+        }
+        match feature_that_brings(manifest, name) {
+            Some(feature) if !is_on(feature) => {
+                writeln!(left_out, "    ({name:?}, {feature:?}),").expect("a string grows");
+            }
+            _ => {
+                let module = name.replace('-', "_");
+                let capitalised = |word: &str| word[..1].to_uppercase() + &word[1..];
+                let unit: String = name.split('-').map(capitalised).collect();
+                writeln!(entries, "    Registered::of::<{module}::{unit}>(),")
+                    .expect("a string grows");
+            }
         }
     }
-    format!("[\n{entries}]\n")
+    (format!("[\n{entries}]\n"), format!("&[\n{left_out}]\n"))
+}
+
+/// The feature that an optional dependency belongs to.
+fn feature_that_brings<'a>(manifest: &'a toml::Table, dependency: &str) -> Option<&'a str> {
+    let features = manifest["features"]
+        .as_table()
+        .expect("[features] is a table");
+    let enabling = toml::Value::from(format!("dep:{dependency}"));
+    let brings = |parts: &toml::Value| parts.as_array().is_some_and(|all| all.contains(&enabling));
+    let mut found = features.iter().filter(|(_, parts)| brings(parts));
+    found.next().map(|(feature, _)| &**feature)
+}
+
+/// Whether a feature of this crate is on.
+fn is_on(feature: &str) -> bool {
+    let name = feature.to_uppercase().replace('-', "_");
+    std::env::var_os(format!("CARGO_FEATURE_{name}")).is_some()
 }
 
 /// `&[("burn", "0.21.0"), …, ("rustc", "1.95.0 …")]`

@@ -43,6 +43,10 @@ mod summary;
 mod supply;
 mod table;
 mod technique;
+#[cfg(feature = "text")]
+mod tokenizer;
+#[cfg(not(feature = "text"))]
+#[path = "tokenizer_left_out.rs"]
 mod tokenizer;
 mod units;
 mod worker;

@@ -15,6 +15,9 @@ const FORMER_NAMES: [(&str, &str); 3] = [
     ("floor:upload", "plain-read:upload"),
 ];
 
+/// The experiments that this program was built without, each with the feature that brings it.
+const LEFT_OUT: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/left_out.rs"));
+
 /// Every experiment and every variant of one, in the order of tables and charts.
 pub fn all() -> impl Iterator<Item = &'static Registered> {
     EXPERIMENTS.iter()
@@ -35,6 +38,15 @@ pub fn current_name(name: &str) -> &str {
 pub fn find(name: &str) -> Option<&'static Registered> {
     let name = current_name(name);
     all().find(|experiment| experiment.name == name)
+}
+
+/// The feature that this experiment, or variant of one, needs, where the program was built without it.
+pub fn left_out(name: &str) -> Option<&'static str> {
+    let experiment = name.split(':').next().unwrap_or(name);
+    let mut left_out = LEFT_OUT.iter();
+    left_out
+        .find(|(known, _)| *known == experiment)
+        .map(|(_, feature)| *feature)
 }
 
 /// The place of this experiment in tables and charts; behind all others where it is not known here.

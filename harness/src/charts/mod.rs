@@ -1,4 +1,4 @@
-//! Charts of a folder of results, each as SVG and as PNG at twice its size. To add one: a file here with a
+//! Charts of a folder of results, each as SVG, and as PNG at twice its size where that is built in. To add one: a file here with a
 //! `draw`, and a line in [`draw_all`].
 
 mod canvas;
@@ -9,6 +9,8 @@ mod load_time;
 mod model_size;
 mod peaks;
 mod pen;
+#[cfg(feature = "png")]
+mod png;
 mod runs;
 mod scale;
 mod smallest_cap;
@@ -118,7 +120,7 @@ impl<'a> Name<'a> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "png"))]
 mod tests {
     use lab::{Measures, Phase, Sample, Spoiling, Status};
 

@@ -27,7 +27,7 @@ use lab::CacheState;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::manifest::{experiment_names, parse_size, unknown};
+use crate::manifest::{experiment_names, parse_size, unknown, unknown_experiment};
 use crate::registry;
 use crate::summary::measures;
 pub use judge::{Finding, Found, Judged, Judgement, Verdict, Wanted, judge};
@@ -184,7 +184,7 @@ fn variable(name: &str, externals: &[&str]) -> Result<Variable, String> {
         Some((experiment, size)) => (experiment, Some(parse_size(size)?.to_string())),
     };
     if registry::find(experiment).is_none() && !externals.contains(&experiment) {
-        return Err(unknown("experiment", experiment, experiment_names()));
+        return Err(unknown_experiment(experiment, experiment_names()));
     }
     let known = || measures().map(|measure| measure.name).chain(MORE_MEASURES);
     if !known().any(|known| known == measure) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cli::ExplainArgs;
 use crate::driver::device_name;
 use crate::exit::Ended;
-use crate::manifest::{Manifest, experiment_names, unknown};
+use crate::manifest::{Manifest, experiment_names, unknown_experiment};
 use crate::presentation::MANIFEST;
 use crate::record::{self, Record};
 use crate::results::{read_runs, read_timeline};
@@ -71,7 +71,7 @@ fn describe(name: &str, folders: &[PathBuf]) -> anyhow::Result<Described> {
         }
     }
     let names = names.iter().map(String::as_str);
-    Err(Ended::Usage(unknown("experiment", name, names)).into())
+    Err(Ended::Usage(unknown_experiment(name, names)).into())
 }
 
 fn kept_manifest(folder: &Path) -> Option<Manifest> {

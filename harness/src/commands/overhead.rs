@@ -15,7 +15,7 @@ use crate::cli::OverheadArgs;
 use crate::executor::Executor;
 use crate::exit::Ended;
 use crate::machine::{self, Machine};
-use crate::manifest::{experiment_names, unknown};
+use crate::manifest::{experiment_names, unknown_experiment};
 use crate::sheet::{Sheet, numbers, words};
 use crate::summary::Spread;
 use crate::supply::reference;
@@ -101,7 +101,7 @@ pub fn markdown(path: &Path) -> anyhow::Result<String> {
 
 fn specification(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result<Specification> {
     let Some(experiment) = registry::find(name) else {
-        return Err(Ended::Usage(unknown("experiment", name, experiment_names())).into());
+        return Err(Ended::Usage(unknown_experiment(name, experiment_names())).into());
     };
     let ready = store.prepared(args.size, Dtype::F32);
     let format = match experiment.reads {

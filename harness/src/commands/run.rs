@@ -140,7 +140,7 @@ fn override_matrix(manifest: &mut Manifest, options: &RunOptions) -> Result<(), 
         if !manifest.names().contains(&&**name) {
             return Err(Ended::Usage(format!(
                 "--only: {}",
-                manifest::unknown("experiment", name, manifest.names().into_iter())
+                manifest::unknown_experiment(name, manifest.names().into_iter())
             )));
         }
     }

@@ -5,13 +5,13 @@ use std::io::Write;
 use anyhow::{Context, bail};
 use checkpoint::Format;
 use lab::{HostLimits, Reads, RunSpec, Task, Told, Tuning};
-use tokenizers::Tokenizer;
 
 use crate::checkpoints::{Sidecar, Store};
 use crate::cli::{FinetuneArgs, GenerateArgs, ModelArgs, TextArgs};
 use crate::exit::Ended;
-use crate::manifest::{experiment_names, unknown};
-use crate::{interrupt, registry, tokenizer};
+use crate::manifest::{experiment_names, unknown_experiment};
+use crate::tokenizer::Tokenizer;
+use crate::{interrupt, registry};
 
 pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     let (tokenizer, prompt) = tokens(&args.text)?;
@@ -31,7 +31,7 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         // A character may be of several tokens: what is whole is shown.
         let piece = match &tokenizer {
             Some(tokenizer) => {
-                let text = tokenizer.decode(&generated, false).unwrap_or_default();
+                let text = tokenizer.decode(&generated);
                 let whole = text.trim_end_matches('\u{fffd}');
                 let piece = whole.get(shown.len()..).unwrap_or_default().to_owned();
                 shown.push_str(&piece);
@@ -48,6 +48,11 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
 }
 
 pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
+    if !cfg!(feature = "train") {
+        let message = "finetune: this program was built without training: build it with the feature `train`, as \
+                       `just build` does";
+        return Err(Ended::Usage(message.to_owned()).into());
+    }
     let (_, tokens) = tokens(&args.text)?;
     let task = Task::FineTune {
         tokens,
@@ -71,7 +76,7 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
 
 /// The text's tokens, and what they were made with.
 fn tokens(text: &TextArgs) -> anyhow::Result<(Option<Tokenizer>, Vec<u32>)> {
-    let tokenizer = text.tokenizer.as_deref().map(tokenizer::read).transpose()?;
+    let tokenizer = text.tokenizer.as_deref().map(Tokenizer::read).transpose()?;
     if let Some(ids) = &text.tokens {
         return Ok((tokenizer, ids.clone()));
     }
@@ -79,9 +84,7 @@ fn tokens(text: &TextArgs) -> anyhow::Result<(Option<Tokenizer>, Vec<u32>)> {
         let message = "--prompt needs --tokenizer, the model's vocabulary files; or give token ids with --tokens";
         return Err(Ended::Usage(message.to_owned()).into());
     };
-    let encoded = tokenizer.encode(&**prompt, false);
-    let encoded = encoded.map_err(|error| anyhow::anyhow!("the prompt: {error}"))?;
-    let ids = encoded.get_ids().to_vec();
+    let ids = tokenizer.encode(prompt)?;
     Ok((Some(tokenizer), ids))
 }
 
@@ -90,7 +93,7 @@ fn carry_out(args: &ModelArgs, task: &Task, tell: &mut dyn FnMut(Told)) -> anyho
     interrupt::watch()?;
     let Some(experiment) = registry::techniques().find(|known| known.name == args.experiment)
     else {
-        let message = unknown("experiment", &args.experiment, experiment_names());
+        let message = unknown_experiment(&args.experiment, experiment_names());
         return Err(Ended::Usage(format!("--experiment: {message}")).into());
     };
     let store = Store::new(args.store.checkpoints.clone());

@@ -33,6 +33,17 @@ pub fn experiment_names() -> impl Iterator<Item = &'static str> {
     registry::all().map(|experiment| experiment.name)
 }
 
+/// What is said of an experiment that is none of the `known` ones.
+pub fn unknown_experiment<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    match registry::left_out(name) {
+        Some(feature) => format!(
+            "this program was built without the experiment `{name}`: build it with the feature `{feature}`, as \
+             `just build` does"
+        ),
+        None => unknown("experiment", name, known),
+    }
+}
+
 /// What is said of an unknown word.
 pub fn unknown<'a>(what: &str, word: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<_> = known.collect();

@@ -12,6 +12,10 @@ pub(crate) mod nvml;
 mod pages;
 #[cfg(feature = "cubecl")]
 mod recycled;
+#[cfg(feature = "train")]
+mod training;
+#[cfg(not(feature = "train"))]
+#[path = "training_left_out.rs"]
 mod training;
 #[cfg(feature = "vulkan")]
 pub(crate) mod vulkan;
