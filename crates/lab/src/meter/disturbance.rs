@@ -9,8 +9,8 @@ use crate::columns::{Cell, read_word};
 /// From this share of a load's time on, a disturbance spoils what was timed.
 pub const SPOILING_SHARE: f64 = 0.05;
 
-/// What a page fault that reads from a disk can have cost where the kernel does not tell: ten times what a solid-state disk takes
-/// for a page.
+/// What a page fault that reads from a disk can have cost where the kernel does not tell: about ten times what a solid-state disk
+/// takes for a page (some 100 microseconds).
 const FAULT_SECONDS: f64 = 1e-3;
 
 /// One kind of disturbance that spoilt a run. The names are codes: they stand in records, and stay.
