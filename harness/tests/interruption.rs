@@ -92,7 +92,10 @@ fn earlier_results_are_kept_beside_the_new_ones() {
         let (said, code) = place.run_manifest(&["--only", "mmap-assign"]);
         assert_eq!(code, 0, "{said}");
     }
-    assert_eq!(ids(&place), [format!("mmap-assign_{TINY}_flex_f32_warm_1")]);
+    let ids = ids(&place);
+    assert_eq!(ids.len(), 1);
+    let id = format!("mmap-assign_{TINY}_flex_f32_warm_1_m-");
+    assert!(ids[0].starts_with(&id), "{ids:?}");
     let folders = std::fs::read_dir(place.path()).unwrap();
     let aside = folders.filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();

@@ -244,7 +244,7 @@ fn a_recorded_run_is_explained_in_words() {
     for expected in [
         "host heap:",
         "exact, set in phase",
-        "anonymous pages, sampled",
+        "Peak of anonymous pages (RssAnon): sampled",
         "the contract promises",
         "out/runs.csv",
     ] {

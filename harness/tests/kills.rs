@@ -55,8 +55,8 @@ fn worker_of(harness: &Child) -> Option<u32> {
 /// What the worker wrote last.
 fn last_words(worker: u32) -> Option<LastWords> {
     let line = std::fs::read_to_string(format!("/proc/{worker}/cmdline")).ok()?;
-    let mut words = line.split('\0').skip_while(|word| *word != "--last-words");
-    LastWords::read(words.nth(1)?.as_ref())
+    let run: serde_json::Value = serde_json::from_str(line.split('\0').nth(2)?).ok()?;
+    LastWords::read(run["last_words"].as_str()?.as_ref())
 }
 
 fn is_materialising(worker: u32) -> bool {

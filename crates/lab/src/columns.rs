@@ -60,6 +60,18 @@ pub enum How {
     Computed,
 }
 
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            How::Given => "given",
+            How::Exact => "exact",
+            How::Marks => "read at every phase mark",
+            How::Sampled => "sampled",
+            How::Computed => "computed",
+        })
+    }
+}
+
 /// A value of a column, as text.
 pub trait Cell: Sized {
     /// As it is written; empty where it is absent.

@@ -127,18 +127,22 @@ fn every_instrument_sees_what_it_says_it_sees() {
     // The first run of a process sets things up that stay.
     run::<Nothing>(flex, None);
     let nothing = run::<Nothing>(flex, None);
-    let small = nothing.host_heap_peak_bytes.unwrap();
+    let small = nothing.measures.host_heap_peak_bytes.unwrap();
     assert!(small < MIB, "the model is tiny: {small}");
 
     // A spike of two milliseconds: the exact instruments see all of it, however short.
     let spike = run::<Spike>(flex, None);
-    assert_eq!(spike.host_heap_peak_bytes, Some(64 * MIB), "to the byte");
-    assert_eq!(spike.host_peak_phase.as_deref(), Some("read"));
-    if let Some(resident) = spike.host_rss_peak_bytes {
+    assert_eq!(
+        spike.measures.host_heap_peak_bytes,
+        Some(64 * MIB),
+        "to the byte"
+    );
+    assert_eq!(spike.measures.host_peak_phase.as_deref(), Some("read"));
+    if let Some(resident) = spike.measures.host_rss_peak_bytes {
         let apart = resident.abs_diff(64 * MIB);
         assert!(apart <= slack_bytes(), "resident {resident} for 64 MiB");
         // The sampled one may miss it, and never sees more than there was.
-        let sampled = spike.host_anon_peak_bytes.unwrap();
+        let sampled = spike.measures.host_anon_peak_bytes.unwrap();
         assert!(
             sampled <= resident,
             "sampled {sampled}, resident {resident}"
@@ -157,12 +161,16 @@ fn every_instrument_sees_what_it_says_it_sees() {
     file.sync_all().unwrap();
     let map = run::<HalfTouchedMap>(flex, None);
     std::fs::remove_file(map_path()).unwrap();
-    let heap = added(|outcome| outcome.host_heap_peak_bytes, &map, &nothing);
+    let heap = added(
+        |outcome| outcome.measures.host_heap_peak_bytes,
+        &map,
+        &nothing,
+    );
     assert!(heap.unwrap() < MIB / 64, "a map is no heap: {heap:?}");
-    if let Some(resident) = map.host_rss_peak_bytes {
+    if let Some(resident) = map.measures.host_rss_peak_bytes {
         let apart = resident.abs_diff(32 * MIB);
         assert!(apart <= slack_bytes(), "resident {resident} for 32 MiB");
-        let sampled = map.host_file_peak_bytes.unwrap();
+        let sampled = map.measures.host_file_peak_bytes.unwrap();
         assert!(sampled <= 32 * MIB + slack_bytes(), "file pages {sampled}");
     }
 
@@ -173,8 +181,8 @@ fn every_instrument_sees_what_it_says_it_sees() {
     assert_eq!((last.stage, last.sample), (Stage::Verify, None));
 
     // Without a device of its own nothing is said of one.
-    assert_eq!(nothing.device_in_use_peak_bytes, None);
-    assert_eq!(nothing.device_pool_used_peak_bytes, None);
+    assert_eq!(nothing.measures.device_in_use_peak_bytes, None);
+    assert_eq!(nothing.measures.device_pool_used_peak_bytes, None);
 
     // A device buffer that is freed at once is seen by the device's own count, for the mark is read before.
     let vulkan = find_devices()
@@ -189,9 +197,9 @@ fn every_instrument_sees_what_it_says_it_sees() {
     }
     // Once: a process opens a device once.
     let with = run::<DeviceBuffer>(BackendKind::Vulkan, None);
-    assert_eq!(with.device_in_use_peak_bytes, Some(32 * MIB));
-    assert_eq!(with.device_peak_phase.as_deref(), Some("read"));
-    assert!(with.device_reserved_peak_bytes.unwrap() >= 32 * MIB);
+    assert_eq!(with.measures.device_in_use_peak_bytes, Some(32 * MIB));
+    assert_eq!(with.measures.device_peak_phase.as_deref(), Some("read"));
+    assert!(with.measures.device_reserved_peak_bytes.unwrap() >= 32 * MIB);
     let last = with.timeline.last().unwrap();
     let left = last.device_in_use_bytes.unwrap();
     assert!(

@@ -162,7 +162,8 @@ impl Explanation {
             let is_shown = column.unit == Unit::Bytes && !SAID_ABOVE.contains(&column.name);
             if let Some(bytes) = (column.number)(&run.measures).filter(|_| is_shown) {
                 let bytes = of_model(bytes as u64, model);
-                lines.push(format!("  {bytes:<22} {}", column.meaning));
+                let meaning = column.meaning.trim_end_matches('.');
+                lines.push(format!("  {bytes:<22} {meaning}: {}", column.how));
             }
         }
         if !run.spoilt_by.is_empty() {
