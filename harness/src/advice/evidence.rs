@@ -274,7 +274,7 @@ mod tests {
             neither.records.is_empty() && remark.contains("--machine (a, b)"),
             "{remark}"
         );
-        let only = evidence(&flex, &[a.clone()], Whose::Here("c"));
+        let only = evidence(&flex, std::slice::from_ref(&a), Whose::Here("c"));
         let remark = only.remark.as_deref();
         assert_eq!(machine(&only), Some("a"));
         assert_eq!(remark, Some("measured on a, not on this machine"));

@@ -338,7 +338,8 @@ fn differences(old: &[Record], new: &[Record]) -> Vec<String> {
         values.dedup();
         values.join(", ")
     };
-    let kinds: [(&str, fn(&Record) -> String); 4] = [
+    type Kind = (&'static str, fn(&Record) -> String);
+    let kinds: [Kind; 4] = [
         ("machine", |record| record.machine.clone()),
         ("commit", |record| {
             record
@@ -510,9 +511,9 @@ mod tests {
             manifest_sha256: "0123".to_owned(),
             ..here.clone()
         };
-        let told = differences(&[here.clone()], &[there]);
+        let told = differences(std::slice::from_ref(&here), &[there]);
         assert_eq!(told.len(), 4, "{told:?}");
         assert!(told[0].contains("machine differs") && told[0].contains("box"));
-        assert!(differences(&[here.clone()], &[here]).is_empty());
+        assert!(differences(std::slice::from_ref(&here), std::slice::from_ref(&here)).is_empty());
     }
 }
