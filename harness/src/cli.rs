@@ -49,7 +49,7 @@ pub enum Command {
     Overhead(OverheadArgs),
     /// Hold two folders of results side by side; fails where memory grew
     Compare(CompareArgs),
-    /// Take a folder of results among the committed ones: results/<machine>/<manifest>, and its charts
+    /// Take a folder of results among the committed ones: results/MACHINE/MANIFEST, and its charts
     Publish(PublishArgs),
     /// Write again what is made of the committed rows: summaries, reports, charts, and the generated parts of README.md
     Regenerate(RegenerateArgs),

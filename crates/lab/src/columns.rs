@@ -1,4 +1,4 @@
-//! Columns of records, each defined once: a line in [`columns!`](crate::columns) is the field, the writer, the reader, the
+//! Columns of records, each defined once: a line in `columns!` is the field, the writer, the reader, the
 //! summary and the entry in the data dictionary.
 
 use std::fmt;
