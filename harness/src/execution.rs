@@ -370,7 +370,7 @@ impl Execution<'_> {
             host_cap_bytes: cap_bytes,
             host_cap_mechanism: cap_bytes.and_then(|_| self.executor.caps().mechanism()),
             checkpoint: ready.map(|ready| ready.identity),
-            driver: run.device.driver(),
+            driver: run.device.driver().map(str::to_owned),
             ..Record::unmeasured()
         };
         record.tune(run.tuned());

@@ -97,12 +97,8 @@ impl DeviceReport {
 
     /// What it is, and what drives it, for records; a CPU that poses as a GPU is called software. `None` where it cannot be
     /// used.
-    pub fn driver(&self) -> Option<String> {
-        let what = self.state.as_ref().ok()?;
-        Some(match self.poses_as_gpu() {
-            true => format!("{SOFTWARE_VULKAN}{what}"),
-            false => what.clone(),
-        })
+    pub fn driver(&self) -> Option<&str> {
+        self.state.as_deref().ok()
     }
 }
 
@@ -148,7 +144,16 @@ fn find_vulkan() -> Vec<DeviceReport> {
             backend: BackendKind::Vulkan,
             index,
         },
-        state: Ok(format!("{}, {}", adapter.name, adapter.driver)),
+        state: Ok(format!(
+            "{}{}, {}",
+            if adapter.is_software {
+                SOFTWARE_VULKAN
+            } else {
+                ""
+            },
+            adapter.name,
+            adapter.driver
+        )),
         is_software: adapter.is_software,
         is_in_host_memory: adapter.is_software,
         free_bytes: None,

@@ -5,6 +5,7 @@ use gpt2::Size;
 use lab::{CacheState, Contract, DeviceReport, Footprint, MemoryModel, Tuned, Tuning};
 
 use crate::configuration::Code;
+use crate::driver::device_name;
 use crate::host_cap::HostCap;
 use crate::manifest::Manifest;
 use crate::technique::Technique;
@@ -55,7 +56,8 @@ impl Planned {
 
     /// What a person reads while it runs.
     pub fn label(&self) -> String {
-        let (name, size, device) = (self.technique.name(), self.size, self.device.spec);
+        let (name, size) = (self.technique.name(), self.size);
+        let device = device_name(&self.device.spec.to_string(), self.device.driver());
         let cap = match self.host_cap {
             HostCap::None => String::new(),
             cap => format!(" cap {cap}"),

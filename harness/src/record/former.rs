@@ -53,7 +53,7 @@ pub fn bring_up_to_date(
 
 /// What a device is, in a row of today: a driver that runs on the CPU is called so.
 fn driver(what: &str) -> String {
-    match is_software(what) {
+    match is_software(what) && !what.starts_with(SOFTWARE_VULKAN) {
         true => format!("{SOFTWARE_VULKAN}{what}"),
         false => what.to_owned(),
     }
