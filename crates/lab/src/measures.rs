@@ -53,8 +53,8 @@ columns! {
         device_contract_bytes: Option<u64> = Bytes, Computed, 1;
         /// Page faults during the load that had to read from a disk.
         major_faults: Option<u64> = Count, Exact, 2;
-        /// Seconds of the load in which a task of the machine waited for a disk (PSI), where the run itself read from one: the
-        /// most that its own reads can have cost.
+        /// Seconds of the load in which a task of the machine waited for a disk (PSI), where page faults of the run had to read
+        /// from one: the most that these can have cost.
         disk_wait_seconds: Option<f64> = Seconds, Exact, 4;
         /// CPU seconds that the hypervisor took during the load, over the number of CPUs.
         stolen_seconds: Option<f64> = Seconds, Exact, 4;

@@ -128,7 +128,6 @@ impl Cell for Vec<Spoiling> {
 pub(crate) struct Disturbances {
     process: Process,
     major_faults: Option<u64>,
-    storage_bytes: Option<u64>,
     disk_wait_seconds: Option<f64>,
     throttled_seconds: Option<f64>,
     cpu: Option<CpuTicks>,
@@ -139,7 +138,6 @@ impl Disturbances {
         Disturbances {
             process,
             major_faults: ProcessMemory::major_faults(process),
-            storage_bytes: ProcessMemory::storage_bytes_read(process),
             disk_wait_seconds: disk_wait_seconds(),
             throttled_seconds: throttled_seconds(),
             cpu: CpuTicks::now(),
@@ -156,13 +154,10 @@ impl Disturbances {
             now.zip(before).map(|(now, before)| (now - before).max(0.0))
         };
         measures.major_faults = since(ProcessMemory::major_faults(self.process), self.major_faults);
-        let from_storage = since(
-            ProcessMemory::storage_bytes_read(self.process),
-            self.storage_bytes,
-        );
-        let read_nothing = measures.major_faults == Some(0) && from_storage == Some(0);
+        // Reads past the page cache are meant to wait; page faults are not.
+        let waits_for_no_page = measures.major_faults == Some(0);
         measures.disk_wait_seconds = seconds_since(disk_wait_seconds(), self.disk_wait_seconds)
-            .map(|seconds| if read_nothing { 0.0 } else { seconds });
+            .map(|seconds| if waits_for_no_page { 0.0 } else { seconds });
         measures.throttled_seconds = seconds_since(throttled_seconds(), self.throttled_seconds);
         measures.stolen_seconds = CpuTicks::now()
             .zip(self.cpu)

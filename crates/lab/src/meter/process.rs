@@ -74,12 +74,9 @@ impl ProcessMemory {
 
     /// Bytes that the process's read calls have returned so far (`rchar` of `/proc/<pid>/io`).
     pub fn bytes_read(process: Process) -> Option<u64> {
-        io(process, "rchar:")
-    }
-
-    /// Bytes that the process has had fetched from a disk so far (`read_bytes` of `/proc/<pid>/io`).
-    pub(super) fn storage_bytes_read(process: Process) -> Option<u64> {
-        io(process, "read_bytes:")
+        let text = std::fs::read_to_string(process.file("io")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("rchar:"))?;
+        line.trim().parse().ok()
     }
 
     /// Page faults of the process so far that had to read from a disk.
@@ -97,12 +94,6 @@ impl ProcessMemory {
     pub fn major_faults(_: Process) -> Option<u64> {
         None
     }
-}
-
-fn io(process: Process, field: &str) -> Option<u64> {
-    let text = std::fs::read_to_string(process.file("io")).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
-    value.trim().parse().ok()
 }
 
 /// Reads a process's `status` again and again, without allocating.
