@@ -15,7 +15,7 @@ use crate::{atomic, readme};
 /// What a run records in its folder. Everything else there is made of it.
 const RECORDED: [&str; 4] = ["runs.csv", "manifest.toml", "machine.toml", "timelines"];
 /// The files that are made of it, without their extensions.
-const MADE: [&str; 2] = ["summary", "report"];
+const MADE: [&str; 3] = ["schema", "summary", "report"];
 
 /// Where the results of a manifest on a machine lie: `<machine>/<manifest>`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

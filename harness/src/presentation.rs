@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::checkout::{PLOTS, RESULTS, shown};
 use crate::claims::{Judged, judge};
 use crate::manifest::{HostCaps, Manifest};
-use crate::record::Record;
+use crate::record::{self, Record};
 use crate::results::read_runs;
 use crate::sheet::Sheet;
 use crate::smallest_cap::{self, Found};
@@ -69,8 +69,12 @@ impl Presentation {
         judge(claims.unwrap_or_default(), &self.lines, &self.smallest_caps)
     }
 
-    /// Writes summary, charts and report.
+    /// Writes data dictionary, summary, charts and report.
     pub fn write(&self) -> anyhow::Result<()> {
+        atomic::write(
+            &self.results.join(record::SCHEMA_FILE),
+            record::dictionary(),
+        )?;
         summary::write_csv(&self.lines, &self.results.join("summary.csv"))?;
         atomic::write(&self.results.join("summary.md"), self.markdown())?;
         let charts = charts::draw_all(self)?;

@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use lab::Sample;
 
 use crate::atomic;
-use crate::record::{self, Dropped, Record, Rows, SCHEMA, SCHEMA_FILE, round};
+use crate::record::{self, Dropped, Record, Rows, SCHEMA, round};
 
 /// What the description of the machine is called that is kept with the results.
 pub const MACHINE: &str = "machine.toml";
@@ -59,7 +59,6 @@ impl Results {
                 path.display()
             );
         }
-        atomic::write(&folder.join(SCHEMA_FILE), record::dictionary())?;
         let runs = OpenOptions::new()
             .create(true)
             .append(true)
