@@ -108,6 +108,12 @@ pub struct ReadingArgs {
     /// always
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub strict: bool,
+    /// Take a field of the checkpoint's config.json (or model_args) for one that changes nothing that the model computes
+    #[arg(long = "ignore-config", value_name = "KEY")]
+    pub ignored_config: Vec<String>,
+    /// Cast all weights to this dtype first, as where a checkpoint mixes several
+    #[arg(long, value_name = "DTYPE")]
+    pub cast: Option<Dtype>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! The index of an opened checkpoint: what every loader works from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ pub struct Checkpoint {
     tensors: Vec<TensorRange>,
     by_name: HashMap<String, usize>,
     others: Vec<Other>,
+    metadata: BTreeMap<String, String>,
 }
 
 /// Where a tensor lies, and how its bytes are to be read.
@@ -63,6 +64,7 @@ impl Checkpoint {
             tensors: found.tensors,
             by_name,
             others: found.others,
+            metadata: found.metadata,
         })
     }
 
@@ -99,6 +101,12 @@ impl Checkpoint {
     /// Entries that are no tensors that could be loaded, such as masks of booleans.
     pub fn others(&self) -> &[Other] {
         &self.others
+    }
+
+    /// What the checkpoint says of itself in words, by names: the metadata of safetensors files, and numbers and texts that
+    /// training programs keep beside a state dict (`model_args.n_head`).
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// The tensor with this name and shape.

@@ -40,4 +40,4 @@ pub use index::{Checkpoint, TensorRange};
 pub use map::{Mapped, PrivateMap};
 pub use reader::{Access, Aligned, Reader, blocks, open, read_at};
 pub use synthetic::Synthetic;
-pub use write::{PARTIAL_PREFIX, TensorMeta, Written, write};
+pub use write::{PARTIAL_PREFIX, TensorMeta, Written, write, write_with_metadata};

@@ -1,5 +1,6 @@
 //! Writing checkpoints: streaming, atomically, with a digest per tensor.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
 use std::path::Path;
@@ -62,6 +63,22 @@ pub fn write(
     tensors: &[TensorMeta],
     fill: &mut Fill<'_>,
 ) -> Result<Written, Error> {
+    write_with_metadata(path, format, tensors, &BTreeMap::new(), fill)
+}
+
+/// As [`write()`], with words about the checkpoint, by names, where the format has room for them: in the metadata of safetensors
+/// files.
+///
+/// # Errors
+///
+/// As [`write()`].
+pub fn write_with_metadata(
+    path: &Path,
+    format: Format,
+    tensors: &[TensorMeta],
+    metadata: &BTreeMap<String, String>,
+    fill: &mut Fill<'_>,
+) -> Result<Written, Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io(folder, "create"))?;
     let partial = tempfile::Builder::new()
@@ -69,7 +86,14 @@ pub fn write(
         .tempdir_in(folder)
         .map_err(Error::io(folder, "create a temporary folder in"))?;
     let unfinished = partial.path().join("checkpoint");
-    let written = format.write_to(&unfinished, Source { tensors, fill })?;
+    let written = format.write_to(
+        &unfinished,
+        Source {
+            tensors,
+            metadata,
+            fill,
+        },
+    )?;
     if path.is_dir() {
         std::fs::remove_dir_all(path).map_err(Error::io(path, "replace"))?;
     }
@@ -80,12 +104,17 @@ pub fn write(
 /// The tensors to write, with where their bytes come from.
 pub(crate) struct Source<'a> {
     tensors: &'a [TensorMeta],
+    metadata: &'a BTreeMap<String, String>,
     fill: &'a mut Fill<'a>,
 }
 
 impl Source<'_> {
     pub fn tensors(&self) -> &[TensorMeta] {
         self.tensors
+    }
+
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        self.metadata
     }
 
     /// Writes the bytes of every tensor, one behind the other.
@@ -125,12 +154,17 @@ impl Source<'_> {
         parts: &[Range<usize>],
         mut each: impl FnMut(usize, Source<'_>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Source { tensors, fill } = self;
+        let Source {
+            tensors,
+            metadata,
+            fill,
+        } = self;
         for (number, part) in parts.iter().enumerate() {
             let mut fill =
                 |tensor: &TensorMeta, sink: &mut dyn FnMut(&[u8]) -> _| fill(tensor, sink);
             let source = Source {
                 tensors: &tensors[part.clone()],
+                metadata,
                 fill: &mut fill,
             };
             each(number, source)?;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::Variant;
+
 /// The dimensions of a GPT-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Config {
@@ -18,9 +20,24 @@ pub struct Config {
     pub heads: usize,
     /// Whether the query, key and value projections have biases (OpenAI's weights do).
     pub qkv_bias: bool,
+    /// In what it computes otherwise than the book's.
+    pub variant: Variant,
 }
 
 impl Config {
+    /// Width of the feed-forward's hidden layer.
+    pub fn inner(&self) -> usize {
+        self.variant.inner.unwrap_or(4 * self.embedding)
+    }
+
+    /// With what goes without saying left unsaid, so that equal models are equal.
+    pub fn normal(mut self) -> Config {
+        if self.variant.inner == Some(4 * self.embedding) {
+            self.variant.inner = None;
+        }
+        self
+    }
+
     /// Number of parameters, without the causal masks that PyTorch keeps as buffers.
     pub fn parameters(&self) -> u64 {
         self.tensors().iter().map(|tensor| tensor.elements()).sum()
@@ -38,8 +55,19 @@ impl Config {
 
 /// A named size, or a free-form one.
 ///
-/// Free-form sizes are written `v257-c64-e48-l2-h4` (vocabulary, context, embedding, layers, heads),
-/// with `-nobias` appended for a model without query, key and value biases.
+/// Free-form sizes are written `v257-c64-e48-l2-h4` (vocabulary, context, embedding, layers, heads), with words behind for what
+/// differs from the book's model:
+///
+/// | word | |
+/// | --- | --- |
+/// | `nobias` | no query, key and value biases |
+/// | `bare` | no biases of other linear layers and of layer norms |
+/// | `i128` | a feed-forward of this width, not four times the embedding |
+/// | `gelu`, `quickgelu`, `relu`, `silu` | another activation than GELU's tanh approximation |
+/// | `eps0.000001` | what layer norms add to the variance, not 0.00001 |
+/// | `unscaled` | scores of attention are not divided by the root of a head's width |
+/// | `bylayer` | they are divided by the layer's number |
+/// | `tied` | the output head is the token table |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Size {
     /// 124M by its published name; 163 037 184 parameters with its head untied.
@@ -68,6 +96,7 @@ impl Size {
             layers,
             heads,
             qkv_bias: true,
+            variant: Variant::default(),
         };
         match self {
             Size::Small => published(768, 12, 12),
@@ -82,8 +111,8 @@ impl Size {
     pub fn of(config: Config) -> Size {
         Size::NAMED
             .into_iter()
-            .find(|size| size.config() == config)
-            .unwrap_or(Size::Custom(config))
+            .find(|size| size.config() == config.normal())
+            .unwrap_or(Size::Custom(config.normal()))
     }
 }
 
@@ -96,13 +125,14 @@ impl fmt::Display for Size {
             Size::Xl => f.write_str("xl"),
             Size::Custom(config) => write!(
                 f,
-                "v{}-c{}-e{}-l{}-h{}{}",
+                "v{}-c{}-e{}-l{}-h{}{}{}",
                 config.vocabulary,
                 config.context,
                 config.embedding,
                 config.layers,
                 config.heads,
-                if config.qkv_bias { "" } else { "-nobias" }
+                if config.qkv_bias { "" } else { "-nobias" },
+                config.variant
             ),
         }
     }
@@ -132,14 +162,20 @@ impl FromStr for Size {
         };
         const SHAPE: &str =
             "use small, medium, large, xl, or a free-form size such as v257-c64-e48-l2-h4";
-        let (dimensions, qkv_bias) = match text.strip_suffix("-nobias") {
-            Some(rest) => (rest, false),
-            None => (text, true),
-        };
-        let fields: Vec<&str> = dimensions.split('-').collect();
-        let [v, c, e, l, h] = fields[..] else {
+        const WORDS: &str = "behind its dimensions stand nobias, bare, i128, gelu, quickgelu, relu, silu, eps0.000001, unscaled, \
+                             bylayer and tied, where they are so";
+        let fields: Vec<&str> = text.split('-').collect();
+        let [v, c, e, l, h, words @ ..] = &fields[..] else {
             return Err(invalid(SHAPE));
         };
+        let (mut qkv_bias, mut variant) = (true, Variant::default());
+        for &word in words {
+            match word {
+                "nobias" => qkv_bias = false,
+                word if variant.take_up(word) => {}
+                _ => return Err(invalid(WORDS)),
+            }
+        }
         let dimension = |field: &str, letter: char| {
             field
                 .strip_prefix(letter)
@@ -155,7 +191,9 @@ impl FromStr for Size {
             layers: dimension(l, 'l')?,
             heads: dimension(h, 'h')?,
             qkv_bias,
-        };
+            variant,
+        }
+        .normal();
         if !config.embedding.is_multiple_of(config.heads) {
             return Err(invalid("the heads must divide the embedding"));
         }
@@ -178,10 +216,23 @@ mod tests {
 
     #[test]
     fn a_size_survives_being_printed_and_parsed() {
-        for text in ["small", "xl", "v257-c64-e48-l2-h4", "v9-c8-e4-l1-h2-nobias"] {
+        for text in [
+            "small",
+            "xl",
+            "v257-c64-e48-l2-h4",
+            "v9-c8-e4-l1-h2-nobias",
+            "v50257-c1024-e768-l12-h12-tied",
+            "v9-c8-e4-l1-h2-nobias-i12-bare-relu-eps0.000001-unscaled-bylayer-tied",
+        ] {
             let size: Size = text.parse().unwrap();
             assert_eq!(size.to_string(), text);
         }
+    }
+
+    #[test]
+    fn what_goes_without_saying_is_not_said() {
+        let size: Size = "v9-c8-e4-l1-h2-i16-gelutanh-eps0.00001".parse().unwrap();
+        assert_eq!(size.to_string(), "v9-c8-e4-l1-h2");
     }
 
     #[test]
@@ -192,6 +243,10 @@ mod tests {
             "v0-c1-e1-l1-h1",
             "v9-c8-e5-l1-h2",
             "v1-c1-e1-l1",
+            "v9-c8-e4-l1-h2-i0",
+            "v9-c8-e4-l1-h2-eps0",
+            "v9-c8-e4-l1-h2-epsNaN",
+            "v9-c8-e4-l1-h2-tanh",
         ] {
             let error = text.parse::<Size>().unwrap_err().to_string();
             assert!(error.contains("unknown size"), "{error}");

@@ -68,15 +68,18 @@ impl Config {
                 let name = format!("{block}.att.{projection}");
                 list.linear(&name, width, width, self.qkv_bias);
             }
-            list.linear(&format!("{block}.att.out_proj"), width, width, true);
-            list.linear(&format!("{block}.ff.layers.0"), width, 4 * width, true);
-            list.linear(&format!("{block}.ff.layers.2"), 4 * width, width, true);
-            list.norm(&format!("{block}.norm1"), width);
-            list.norm(&format!("{block}.norm2"), width);
+            let (inner, biases) = (self.inner(), self.variant.biases);
+            list.linear(&format!("{block}.att.out_proj"), width, width, biases);
+            list.linear(&format!("{block}.ff.layers.0"), width, inner, biases);
+            list.linear(&format!("{block}.ff.layers.2"), inner, width, biases);
+            list.norm(&format!("{block}.norm1"), width, biases);
+            list.norm(&format!("{block}.norm2"), width, biases);
         }
         list.layer = None;
-        list.norm("final_norm", width);
-        list.linear("out_head", width, self.vocabulary, false);
+        list.norm("final_norm", width, self.variant.biases);
+        if !self.variant.is_tied {
+            list.linear("out_head", width, self.vocabulary, false);
+        }
         list.tensors
     }
 }
@@ -107,8 +110,10 @@ impl Inventory {
         }
     }
 
-    fn norm(&mut self, name: &str, width: usize) {
+    fn norm(&mut self, name: &str, width: usize, bias: bool) {
         self.add(format!("{name}.scale"), &[width], Initial::Ones);
-        self.add(format!("{name}.shift"), &[width], Initial::Zeros);
+        if bias {
+            self.add(format!("{name}.shift"), &[width], Initial::Zeros);
+        }
     }
 }

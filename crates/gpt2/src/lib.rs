@@ -19,7 +19,9 @@
 mod config;
 mod inventory;
 mod model;
+mod variant;
 
 pub use config::{Config, InvalidSize, Size};
 pub use inventory::{Initial, MODULE_PATHS, TensorSpec};
 pub use model::{Gpt2, ShardMut, TensorMut};
+pub use variant::{Activation, Epsilon, Variant};

@@ -88,6 +88,7 @@ fn run<E: Experiment>(backend: BackendKind, last_words: Option<PathBuf>) -> Outc
         layers: 2,
         heads: 4,
         qkv_bias: true,
+        variant: Default::default(),
     };
     let outcome = worker::execute::<E>(&RunSpec {
         layout: None,

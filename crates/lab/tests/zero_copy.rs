@@ -103,6 +103,7 @@ fn a_write_copies_the_pages_that_it_writes_and_never_the_file() {
             layers: 2,
             heads: 4,
             qkv_bias: true,
+            variant: Default::default(),
         },
         variant: InPlace::NAME.to_owned(),
         tuning: Tuning::default(),

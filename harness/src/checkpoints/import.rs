@@ -4,100 +4,181 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::{Dtype, TensorRange};
-use gpt2::{Config, Size};
+use gpt2::{Config, Size, Variant};
 use lab::Named;
 
-/// Reads the dimensions off the shapes. The heads cannot be seen there: a `config.json` beside the checkpoint tells them, as
-/// Hugging Face keeps it; every published GPT-2 has heads 64 wide; and for others the size must be given.
-pub fn config_of(opened: &Named, given: Option<Size>) -> anyhow::Result<Config> {
-    let checkpoint = &opened.checkpoint;
-    let find = |name: &str| {
-        checkpoint.find(name).with_context(|| {
-            format!(
-                "{}: holds no tensor `{}`: this is no GPT-2",
-                checkpoint.path().display(),
-                opened.sources.get(name).map_or(name, |source| &**source)
-            )
-        })
+use super::configuration::Told;
+
+/// The model that a checkpoint is of: its dimensions by the shapes of its tensors, and by what is told of it the rest, such as the
+/// heads, which no tensor shows. What a person gives as `--size` is a whole description, and must agree.
+pub fn config_of(
+    opened: &Named,
+    given: Option<Size>,
+    told: anyhow::Result<Option<Told>>,
+) -> anyhow::Result<Config> {
+    let path = opened.checkpoint.path().display();
+    let shown = shown(opened)?;
+    let Some(given) = given.map(Size::config) else {
+        return match told? {
+            Some(told) if told.heads.is_some() => {
+                let mut config = told.complete(shown).map_err(anyhow::Error::msg)?;
+                config.variant.is_tied = is_tied(opened, &told)?;
+                Ok(config)
+            }
+            Some(told) => bail!("{}: does not say how many heads the model has", told.by),
+            None => bail!("{path}: {}", heads_wanted(shown)),
+        };
     };
-    let (tokens, positions) = (find("tok_emb.weight")?, find("pos_emb.weight")?);
-    let ([vocabulary, embedding], [context, _]) = (&tokens.shape[..], &positions.shape[..]) else {
-        bail!(
-            "{}: its embeddings are no matrices",
-            checkpoint.path().display()
-        );
+    let mut stated = given;
+    stated.variant.is_tied = shown.variant.is_tied;
+    match told {
+        // Whoever describes the whole model needs no other description.
+        Err(unreadable) => eprintln!("warning: {unreadable:#}: --size is taken"),
+        Ok(None) => {}
+        Ok(Some(told)) => {
+            let config = told.complete(shown).map_err(anyhow::Error::msg)?;
+            let mut config = Config {
+                heads: if told.heads.is_some() {
+                    config.heads
+                } else {
+                    stated.heads
+                },
+                ..config
+            };
+            config.variant.is_tied = is_tied(opened, &told)?;
+            stated.variant.is_tied = config.variant.is_tied;
+            ensure!(
+                config == stated,
+                "{path}: is a GPT-2 of size {} by {}, not {}",
+                Size::of(config),
+                told.by,
+                Size::of(stated)
+            );
+        }
+    }
+    // What tensors show beyond doubt; fewer layers than are stated are missing tensors, which are named where they are looked for.
+    let seen = Config {
+        heads: stated.heads,
+        layers: shown.layers.max(stated.layers),
+        variant: Variant {
+            inner: shown.variant.inner,
+            biases: shown.variant.biases,
+            ..stated.variant
+        },
+        ..shown
+    }
+    .normal();
+    ensure!(
+        seen == stated,
+        "{path}: is a GPT-2 of size {}, not {}",
+        Size::of(seen),
+        Size::of(stated)
+    );
+    Ok(stated)
+}
+
+/// What the tensors show, with what goes without saying for the layout; without heads.
+fn shown(opened: &Named) -> anyhow::Result<Config> {
+    let checkpoint = &opened.checkpoint;
+    let path = checkpoint.path().display();
+    let matrix = |name: &str| -> anyhow::Result<[usize; 2]> {
+        let written = opened.sources.get(name).map_or(name, |source| &**source);
+        let tensor = checkpoint
+            .find(name)
+            .with_context(|| format!("{path}: holds no tensor `{written}`: this is no GPT-2"))?;
+        tensor.shape[..]
+            .try_into()
+            .map_err(|_| anyhow!("{path}: `{written}` is no matrix, but {:?}", tensor.shape))
     };
     let layers = opened.sources.keys().filter_map(|name| {
         let layer = name.strip_prefix("trf_blocks.")?.split('.').next()?;
         layer.parse::<usize>().ok()
     });
-    let mut config = Config {
-        vocabulary: *vocabulary,
-        context: *context,
-        embedding: *embedding,
-        layers: layers.max().map_or(0, |last| last + 1),
-        heads: 0,
-        qkv_bias: find("trf_blocks.0.att.W_query.bias").is_ok(),
-    };
-    const HEAD_WIDTH: usize = 64;
-    let path = checkpoint.path().display();
+    let layers = layers.max().map_or(0, |last| last + 1);
     let unexpected = opened.unexpected.iter().take(3);
     let unexpected: Vec<String> = unexpected.map(|(name, _)| format!("`{name}`")).collect();
+    let [vocabulary, embedding] = matrix("tok_emb.weight")?;
+    let [context, _] = matrix("pos_emb.weight")?;
     ensure!(
-        config.layers > 0,
+        layers > 0,
         "{path}: of its tensors none is of a layer as the layout `{}` names them (unknown are {}, …): describe yours in a \
          layout file (--layout)",
         opened.layout,
         unexpected.join(", ")
     );
-    match (given.map(Size::config), heads_beside(checkpoint.path())) {
-        (Some(given), _) => {
-            config.heads = given.heads;
-            ensure!(
-                given == config,
-                "{path}: is a GPT-2 of size {}, not {}",
-                Size::of(config),
-                Size::of(given)
-            );
-        }
-        (None, Some(heads)) => {
-            config.heads = heads;
-            ensure!(
-                heads > 0 && config.embedding.is_multiple_of(heads),
-                "{path}: the config.json beside it speaks of {heads} heads, which do not divide its width of {}",
-                config.embedding
-            );
-        }
-        (None, None) if config.embedding.is_multiple_of(HEAD_WIDTH) => {
-            config.heads = config.embedding / HEAD_WIDTH;
-        }
-        (None, None) => {
-            config.heads = 1;
-            bail!(
-                "{path}: its number of heads cannot be read off it: give --size {} with the right -h",
-                Size::of(config)
-            );
-        }
+    let has = |name: &str| checkpoint.find(name).is_some();
+    // Of any layer: one that lacks it is missing it.
+    let any_has = |name: &str| (0..layers).any(|layer| has(&format!("trf_blocks.{layer}.{name}")));
+    let inner = matrix("trf_blocks.0.ff.layers.0.weight").map(|[inner, _]| inner);
+    let variant = Variant {
+        inner: inner.ok(),
+        biases: any_has("norm1.shift") || any_has("ff.layers.0.bias"),
+        is_tied: opened.has_one_table(),
+        ..opened.variant
+    };
+    Ok(Config {
+        vocabulary,
+        context,
+        embedding,
+        layers,
+        heads: 0,
+        qkv_bias: any_has("att.W_query.bias"),
+        variant,
     }
-    Ok(config)
+    .normal())
 }
 
-/// What a `config.json` in the checkpoint's folder says of the heads, where there is one.
-fn heads_beside(checkpoint: &Path) -> Option<usize> {
-    #[derive(serde::Deserialize)]
-    struct Beside {
-        #[serde(alias = "num_attention_heads", alias = "n_heads")]
-        n_head: usize,
-    }
-    let folder = match checkpoint.is_dir() {
-        true => checkpoint,
-        false => checkpoint.parent()?,
+/// What is said where nothing tells the heads.
+fn heads_wanted(shown: Config) -> String {
+    const PUBLISHED: usize = 64;
+    let of_heads = |heads| Size::of(Config { heads, ..shown });
+    let example = match shown.embedding.is_multiple_of(PUBLISHED) {
+        true => format!(
+            "if they are {PUBLISHED} wide, as in the published GPT-2, give --size {}",
+            of_heads(shown.embedding / PUBLISHED)
+        ),
+        false => format!("give --size {} with the right -h", of_heads(1)),
     };
-    let text = std::fs::read(folder.join("config.json")).ok()?;
-    let beside: Beside = serde_json::from_slice(&text).ok()?;
-    Some(beside.n_head)
+    format!(
+        "nothing tells how many heads the model has, neither its metadata nor a config.json beside it or one folder up: {example}"
+    )
+}
+
+/// Whether the output head is the token table. Where two tables are kept and one is told of, they must be equal.
+fn is_tied(opened: &Named, told: &Told) -> anyhow::Result<bool> {
+    let one_table = opened.has_one_table();
+    let Some((is_tied, name)) = told.is_tied else {
+        return Ok(one_table);
+    };
+    let find = |name: &str| opened.checkpoint.find(name);
+    let written = |name: &str| opened.sources.get(name).cloned().unwrap_or_default();
+    let (tokens, head) = (written("tok_emb.weight"), written("out_head.weight"));
+    match (is_tied, one_table) {
+        (true, true) => Ok(true),
+        (false, false) => Ok(false),
+        // Two names of one storage.
+        (false, true) if tokens != head => Ok(true),
+        (false, true) => bail!(
+            "{}: `{name}` is false, and the checkpoint has one table, `{tokens}`, for the tokens and the output head",
+            told.by
+        ),
+        (true, false) => {
+            let [tokens_at, head_at] = ["tok_emb.weight", "out_head.weight"].map(find);
+            let (tokens_at, head_at) = tokens_at.zip(head_at).expect("there are two tables");
+            let is_equal = tokens_at.shape == head_at.shape
+                && tokens_at.dtype == head_at.dtype
+                && tokens_at.digest()? == head_at.digest()?;
+            ensure!(
+                is_equal,
+                "{}: `{name}` is true, and the checkpoint's `{tokens}` and `{head}` differ: with --ignore-config {name} they are \
+                 taken as they are",
+                told.by
+            );
+            Ok(true)
+        }
+    }
 }
 
 /// The model's tensors, in the order of the file.
@@ -112,28 +193,45 @@ pub fn tensors<'a>(opened: &'a Named, config: &Config) -> Vec<&'a TensorRange> {
         .collect()
 }
 
-/// The dtype that all of them have.
-pub fn dtype_of(file: &Path, tensors: &[&TensorRange]) -> anyhow::Result<Dtype> {
+/// The dtype that all of them have; or the one that they are cast to. Names are those of the file.
+pub fn dtype_of(
+    file: &Path,
+    opened: &Named,
+    tensors: &[&TensorRange],
+    cast: Option<Dtype>,
+) -> anyhow::Result<Dtype> {
+    let written = |tensor: &TensorRange| match opened.sources.get(&tensor.name) {
+        Some(written) => written.clone(),
+        None => tensor.name.clone(),
+    };
     let first = tensors
         .first()
         .with_context(|| format!("{}: holds no tensors", file.display()))?;
     let mut others = tensors.iter();
+    let unknown = tensors
+        .iter()
+        .find(|tensor| !Dtype::ALL.contains(&tensor.dtype));
+    if let Some(unknown) = unknown {
+        bail!(
+            "{}: `{}` is {}: f32, f16 or bf16 can be loaded",
+            file.display(),
+            written(unknown),
+            unknown.dtype
+        );
+    }
+    if let Some(cast) = cast {
+        return Ok(cast);
+    }
     if let Some(other) = others.find(|tensor| tensor.dtype != first.dtype) {
         bail!(
-            "{}: mixes dtypes: `{}` is {}, `{}` is {}: save it in one of them",
+            "{}: mixes dtypes: `{}` is {}, `{}` is {}: with --cast f32 (or f16, bf16) all are cast to one",
             file.display(),
-            first.name,
+            written(first),
             first.dtype,
-            other.name,
+            written(other),
             other.dtype
         );
     }
-    ensure!(
-        Dtype::ALL.contains(&first.dtype),
-        "{}: its weights are {}: f32, f16 or bf16 can be loaded",
-        file.display(),
-        first.dtype
-    );
     Ok(first.dtype)
 }
 

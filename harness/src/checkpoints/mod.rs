@@ -1,5 +1,7 @@
 //! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
 
+mod cast;
+pub mod configuration;
 pub mod derive;
 mod hold;
 mod import;
@@ -9,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Synthetic, TensorMeta};
+use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Hasher, Synthetic, TensorMeta};
 use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
 use lab::{Layouts, Named};
@@ -48,6 +50,8 @@ struct Imported {
     layout: Option<PathBuf>,
     /// Whether it holds the tensors as a prepared checkpoint does: under the book's names, each in a row.
     is_own: bool,
+    /// Whether its weights are cast: what is loaded is a copy.
+    is_cast: bool,
 }
 
 impl Ready {
@@ -62,17 +66,21 @@ impl Ready {
     /// The user's file and its layout, where that is what is read: by what `reads_any` state dict, in its own format.
     pub fn as_it_is(&self, format: Format, reads_any: bool) -> Option<(PathBuf, Option<PathBuf>)> {
         let imported = self.imported.as_ref();
-        let read = imported.filter(|imported| reads_any && imported.format == format);
+        let is_read =
+            |imported: &&Imported| reads_any && imported.format == format && !imported.is_cast;
+        let read = imported.filter(is_read);
         read.map(|imported| (imported.path.clone(), imported.layout.clone()))
     }
 
     /// A checkpoint of the very weights, and its layout: the user's file, or the one in a format that a run reads.
     pub fn weights(&self, format: Format) -> (PathBuf, Option<&Path>) {
         match &self.imported {
-            Some(imported) => (imported.path.clone(), imported.layout.as_deref()),
+            Some(imported) if !imported.is_cast => {
+                (imported.path.clone(), imported.layout.as_deref())
+            }
             // Computed of a plain checkpoint, whatever is made of it.
-            None if format.is_plain() => (self.path(format), None),
-            None => (self.path(self.plain_format()), None),
+            _ if format.is_plain() => (self.path(format), None),
+            _ => (self.path(self.plain_format()), None),
         }
     }
 
@@ -97,7 +105,9 @@ impl Ready {
     /// The format of a whole state dict: an imported file's own, where it is one.
     pub fn state_dict_format(&self, prepared: Format) -> Format {
         match &self.imported {
-            Some(imported) if imported.format == Format::PerTensor => Format::Safetensors,
+            Some(imported) if imported.format == Format::PerTensor || imported.is_cast => {
+                Format::Safetensors
+            }
             Some(imported) => imported.format,
             None => prepared,
         }
@@ -191,14 +201,14 @@ impl Store {
             return derive::in_a_process(&from, ready.size, format, &path);
         }
         let written = match &ready.imported {
-            Some(imported) => convert(imported, &path, format, &metas)?,
+            Some(imported) => convert(imported, &path, format, &config, &metas)?,
             None => {
                 let sources: BTreeMap<_, _> = config
                     .tensors()
                     .into_iter()
                     .map(|tensor| (tensor.name.clone(), synthetic(&tensor.name, tensor.initial)))
                     .collect();
-                write(&path, format, &metas, |meta, sink| {
+                write(&path, format, &config, &metas, |meta, sink| {
                     sources[&meta.name].fill(meta, sink)
                 })?
             }
@@ -255,9 +265,12 @@ impl Store {
         reading: &ReadingArgs,
         size: Option<Size>,
     ) -> anyhow::Result<Ready> {
-        let config = import::config_of(opened, size)?;
+        let told = configuration::find(file, &opened.checkpoint, &reading.ignored_config);
+        let config = import::config_of(opened, size, told)?;
         import::check(opened, &config, reading.strict)?;
-        let dtype = import::dtype_of(file, &import::tensors(opened, &config))?;
+        let tensors = import::tensors(opened, &config);
+        let dtype = import::dtype_of(file, opened, &tensors, reading.cast)?;
+        let is_cast = tensors.iter().any(|tensor| tensor.dtype != dtype);
         let path = std::path::absolute(opened.checkpoint.path())?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
@@ -268,7 +281,8 @@ impl Store {
                 format: opened.checkpoint.format(),
                 path,
                 layout: reading.layout.clone(),
-                is_own: opened.is_own() && opened.unexpected.is_empty(),
+                is_own: opened.is_own() && opened.unexpected.is_empty() && !is_cast,
+                is_cast,
             }),
             size: Size::of(config),
             dtype,
@@ -290,7 +304,7 @@ impl Store {
         let mut ready = self.ready_of(file, &opened, reading, size)?;
         let tensors = import::tensors(&opened, &ready.size.config());
         let path = std::path::absolute(opened.checkpoint.path())?;
-        let origin = Origin::of_file(&path, reading.layout.as_deref())?;
+        let origin = Origin::of(&opened.checkpoint, reading.layout.as_deref(), ready.dtype)?;
         let _held = hold(&ready.folder)?;
         let before = Sidecar::load(&ready.sidecar());
         let current = before
@@ -310,7 +324,12 @@ impl Store {
             let mut digests = BTreeMap::new();
             for tensor in tensors {
                 ensure!(!interrupt::requested(), "interrupted");
-                digests.insert(tensor.name.clone(), tensor.digest()?);
+                let mut hasher = Hasher::default();
+                cast::read(tensor, ready.dtype, |piece| {
+                    hasher.update(piece);
+                    Ok(())
+                })?;
+                digests.insert(tensor.name.clone(), hasher.finish());
                 bar.inc(tensor.bytes());
             }
             bar.finish_and_clear();
@@ -382,29 +401,35 @@ fn convert(
     from: &Imported,
     to: &Path,
     format: Format,
+    config: &Config,
     metas: &[TensorMeta],
 ) -> anyhow::Result<checkpoint::Written> {
     let source = layouts(from.layout.as_deref())?
         .open(&from.path)?
         .checkpoint;
-    write(to, format, metas, |meta, sink| {
-        source
-            .tensor(&meta.name, &meta.shape)?
-            .read_in_pieces(1 << 20, sink)
+    write(to, format, config, metas, |meta, sink| {
+        let tensor = source.tensor(&meta.name, &meta.shape)?;
+        cast::read(tensor, meta.dtype, sink)
     })
 }
 
 type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Error>;
 
-/// Writes a checkpoint with a progress bar.
+/// Writes a checkpoint with a progress bar, and the model's configuration with it: in its metadata, and in a file beside it.
 fn write(
     path: &Path,
     format: Format,
+    config: &Config,
     metas: &[TensorMeta],
     mut fill: impl FnMut(&TensorMeta, Sink<'_>) -> Result<(), Error>,
 ) -> anyhow::Result<checkpoint::Written> {
     let bar = progress("preparing", path, metas.iter().map(TensorMeta::bytes).sum());
-    let written = checkpoint::write(path, format, metas, &mut |meta, sink| {
+    let about = (
+        configuration::METADATA_KEY.to_owned(),
+        configuration::text(config),
+    );
+    let about = BTreeMap::from([about]);
+    let mut fill = |meta: &TensorMeta, sink: Sink<'_>| {
         fill(meta, &mut |piece| {
             if interrupt::requested() {
                 return Err(Error::Invalid {
@@ -416,7 +441,11 @@ fn write(
             bar.inc(piece.len() as u64);
             Ok(())
         })
-    })?;
+    };
+    let written = checkpoint::write_with_metadata(path, format, metas, &about, &mut fill)?;
+    if let Some(folder) = path.parent() {
+        configuration::write(folder, config)?;
+    }
     bar.finish_and_clear();
     Ok(written)
 }

@@ -1,18 +1,18 @@
 //! What lies beside every checkpoint: where its weights come from, and the digests that runs are verified with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
-use checkpoint::{Digest, Dtype, Hasher};
+use checkpoint::{Checkpoint, Digest, Dtype, Hasher};
 use gpt2::Size;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 
 /// Raised when prepared weights or the sidecar change.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// Beside every prepared or imported checkpoint: what it is, and the digests that runs are verified with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,26 +33,61 @@ pub enum Origin {
     },
     File {
         path: PathBuf,
-        bytes: u64,
-        modified_unix_seconds: u64,
+        /// Every file that holds a tensor.
+        files: Vec<Stamp>,
+        /// The dtype that is loaded.
+        dtype: Dtype,
         /// Digest of the layout file that it was read with.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         layout: Option<Digest>,
     },
 }
 
-impl Origin {
-    /// The file at `path`, as it is now.
-    pub fn of_file(path: &Path, layout: Option<&Path>) -> anyhow::Result<Origin> {
-        let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
-        let modified = metadata
-            .modified()?
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Ok(Origin::File {
-            path: path.to_owned(),
+/// What tells a file from another that took its place, even one of its length and time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stamp {
+    file: PathBuf,
+    bytes: u64,
+    modified_unix_nanoseconds: u128,
+    /// When its contents, name or owner were changed last, which nobody can set; and its number on the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    changed: Option<(i64, i64, u64)>,
+}
+
+impl Stamp {
+    fn of(file: &Path) -> anyhow::Result<Stamp> {
+        let metadata = std::fs::metadata(file).with_context(|| file.display().to_string())?;
+        let modified = metadata.modified()?.duration_since(UNIX_EPOCH);
+        #[cfg(unix)]
+        let changed = {
+            use std::os::unix::fs::MetadataExt;
+            Some((metadata.ctime(), metadata.ctime_nsec(), metadata.ino()))
+        };
+        #[cfg(not(unix))]
+        let changed = None;
+        Ok(Stamp {
+            file: file.to_owned(),
             bytes: metadata.len(),
-            modified_unix_seconds: modified.as_secs(),
+            modified_unix_nanoseconds: modified.unwrap_or_default().as_nanos(),
+            changed,
+        })
+    }
+}
+
+impl Origin {
+    /// The files of a checkpoint, as they are now.
+    pub fn of(
+        checkpoint: &Checkpoint,
+        layout: Option<&Path>,
+        dtype: Dtype,
+    ) -> anyhow::Result<Origin> {
+        let files = checkpoint.tensors().iter().map(|tensor| &*tensor.file);
+        let files: BTreeSet<&Path> = files.collect();
+        let files = files.into_iter().map(Stamp::of);
+        Ok(Origin::File {
+            path: std::path::absolute(checkpoint.path())?,
+            files: files.collect::<anyhow::Result<_>>()?,
+            dtype,
             layout: layout
                 .map(|layout| anyhow::Ok(Digest::of(&std::fs::read(layout)?)))
                 .transpose()?,

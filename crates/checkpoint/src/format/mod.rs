@@ -6,6 +6,7 @@ mod header;
 mod safetensors;
 mod sharded;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -44,6 +45,8 @@ pub enum Format {
 pub(crate) struct Found {
     pub tensors: Vec<TensorRange>,
     pub others: Vec<Other>,
+    /// What a file says of itself in words, by names.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Found {
@@ -61,6 +64,7 @@ impl Found {
     pub fn append(&mut self, mut more: Found) {
         self.tensors.append(&mut more.tensors);
         self.others.append(&mut more.others);
+        self.metadata.append(&mut more.metadata);
     }
 }
 

@@ -54,6 +54,10 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     let shared: Arc<Path> = path.into();
     let infos = metadata.tensors();
     let mut found = Found::default();
+    let about = metadata.metadata().iter().flatten();
+    found.metadata = about
+        .map(|(name, text)| (name.clone(), text.clone()))
+        .collect();
     for name in metadata.offset_keys() {
         let info = infos[&name];
         let dtype = match info.dtype {
@@ -96,7 +100,9 @@ pub(super) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Erro
         (tensor.name.clone(), info)
     });
     // What PyTorch's loaders look for: the framework whose conventions the tensors follow.
-    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let own = source.metadata().iter();
+    about.extend(own.map(|(name, text)| (name.clone(), text.clone())));
     let metadata = Metadata::new(Some(about), infos.collect())
         .map_err(|error| Error::invalid(path, error.to_string()))?;
     let mut header = serde_json::to_vec(&metadata).expect("names and numbers are valid JSON");

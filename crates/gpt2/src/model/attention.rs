@@ -16,16 +16,30 @@ pub(super) struct Attention<B: Backend> {
     value: StoredLinear<B>,
     out_proj: StoredLinear<B>,
     heads: usize,
+    /// What scores are divided by.
+    #[module(skip)]
+    divisor: f64,
 }
 
 impl<B: Backend> Attention<B> {
-    pub fn lazy(specs: &mut Specs<'_, B>, config: &Config) -> Self {
+    /// That of a layer; they count from 0.
+    pub fn lazy(specs: &mut Specs<'_, B>, config: &Config, layer: usize) -> Self {
+        let variant = &config.variant;
+        let root = match variant.is_scaled {
+            true => ((config.embedding / config.heads) as f64).sqrt(),
+            false => 1.0,
+        };
+        let by_layer = match variant.is_scaled_by_layer {
+            true => (layer + 1) as f64,
+            false => 1.0,
+        };
         Attention {
             query: specs.linear(config.qkv_bias),
             key: specs.linear(config.qkv_bias),
             value: specs.linear(config.qkv_bias),
-            out_proj: specs.linear(true),
+            out_proj: specs.linear(variant.biases),
             heads: config.heads,
+            divisor: root * by_layer,
         }
     }
 
@@ -48,7 +62,7 @@ impl<B: Backend> Attention<B> {
         };
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
 
-        let scores = query.matmul(key.transpose()) / (head_width as f64).sqrt();
+        let scores = query.matmul(key.transpose()) / self.divisor;
         let future = Tensor::<B, 2, Bool>::tril_mask([sequence, sequence], 0, &scores.device());
         let scores = scores.mask_fill(future.unsqueeze(), f32::NEG_INFINITY);
         let attended = softmax(scores, 3).matmul(value);

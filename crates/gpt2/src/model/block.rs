@@ -2,12 +2,13 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use burn::tensor::activation::{gelu, relu, sigmoid, silu};
 use burn::tensor::backend::Backend;
 
 use super::attention::Attention;
 use super::layers::{LayerNorm, Specs, StoredLinear};
 use super::slots::Slots;
-use crate::Config;
+use crate::{Activation, Config};
 
 #[derive(Module, Debug)]
 pub(super) struct Block<B: Backend> {
@@ -16,16 +17,21 @@ pub(super) struct Block<B: Backend> {
     narrow: StoredLinear<B>,
     norm1: LayerNorm<B>,
     norm2: LayerNorm<B>,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl<B: Backend> Block<B> {
-    pub fn lazy(specs: &mut Specs<'_, B>, config: &Config) -> Self {
+    /// That of a layer; they count from 0.
+    pub fn lazy(specs: &mut Specs<'_, B>, config: &Config, layer: usize) -> Self {
+        let variant = &config.variant;
         Block {
-            attention: Attention::lazy(specs, config),
-            widen: specs.linear(true),
-            narrow: specs.linear(true),
-            norm1: specs.norm(),
-            norm2: specs.norm(),
+            attention: Attention::lazy(specs, config, layer),
+            widen: specs.linear(variant.biases),
+            narrow: specs.linear(variant.biases),
+            norm1: specs.norm(variant),
+            norm2: specs.norm(variant),
+            activation: variant.activation,
         }
     }
 
@@ -46,10 +52,20 @@ impl<B: Backend> Block<B> {
     fn feed_forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, sequence, width] = x.dims();
         let hidden = self.widen.forward(x.reshape([batch * sequence, width]));
-        let hidden = gelu_tanh(hidden);
+        let hidden = activate(self.activation, hidden);
         self.narrow
             .forward(hidden)
             .reshape([batch, sequence, width])
+    }
+}
+
+fn activate<B: Backend>(activation: Activation, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    match activation {
+        Activation::GeluTanh => gelu_tanh(x),
+        Activation::Gelu => gelu(x),
+        Activation::QuickGelu => x.clone() * sigmoid(x * 1.702),
+        Activation::Relu => relu(x),
+        Activation::Silu => silu(x),
     }
 }
 

@@ -5,7 +5,7 @@ use burn::module::{Module, Param, ParamId};
 use burn::tensor::backend::Backend;
 use burn::tensor::{DType, Distribution, FloatDType, Int, Shape, Tensor};
 
-use crate::{Initial, TensorSpec};
+use crate::{Initial, TensorSpec, Variant};
 
 pub(super) type Matrix<B> = Param<Tensor<B, 2>>;
 pub(super) type Vector<B> = Param<Tensor<B, 1>>;
@@ -57,10 +57,11 @@ impl<'a, B: Backend> Specs<'a, B> {
         }
     }
 
-    pub fn norm(&mut self) -> LayerNorm<B> {
+    pub fn norm(&mut self, variant: &Variant) -> LayerNorm<B> {
         LayerNorm {
             scale: self.vector(),
-            shift: self.vector(),
+            shift: variant.biases.then(|| self.vector()),
+            epsilon: variant.epsilon.value(),
         }
     }
 
@@ -125,16 +126,17 @@ impl<B: Backend> StoredLinear<B> {
     }
 }
 
-/// Layer normalisation over the last dimension, with the biased variance and ε = 1e-5.
+/// Layer normalisation over the last dimension, with the biased variance.
 #[derive(Module, Debug)]
 pub(super) struct LayerNorm<B: Backend> {
     pub scale: Vector<B>,
-    pub shift: Vector<B>,
+    pub shift: Option<Vector<B>>,
+    #[module(skip)]
+    pub epsilon: f64,
 }
 
 impl<B: Backend> LayerNorm<B> {
     pub fn forward(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
-        const EPSILON: f64 = 1e-5;
         // In single precision, as PyTorch does it: a sum of squares over a wide row is over what f16 can hold.
         let half = match x.dtype() {
             DType::F16 => Some(FloatDType::F16),
@@ -146,12 +148,16 @@ impl<B: Backend> LayerNorm<B> {
             None => x,
         };
         let (variance, mean) = wide.clone().var_mean_bias(2);
-        let normal = (wide - mean) / (variance + EPSILON).sqrt();
+        let normal = (wide - mean) / (variance + self.epsilon).sqrt();
         let normal = match half {
             Some(half) => normal.cast(half),
             None => normal,
         };
-        normal * self.scale.val().unsqueeze() + self.shift.val().unsqueeze()
+        let scaled = normal * self.scale.val().unsqueeze();
+        match &self.shift {
+            Some(shift) => scaled + shift.val().unsqueeze(),
+            None => scaled,
+        }
     }
 }
 

@@ -24,7 +24,8 @@ pub struct Gpt2<B: Backend> {
     pos_emb: Matrix<B>,
     trf_blocks: Vec<Block<B>>,
     final_norm: LayerNorm<B>,
-    out_head: RowSharded<B>,
+    /// None where the head is the token table.
+    out_head: Option<RowSharded<B>>,
 }
 
 impl<B: Backend> Gpt2<B> {
@@ -41,10 +42,10 @@ impl<B: Backend> Gpt2<B> {
             tok_emb: specs.row_sharded(),
             pos_emb: specs.matrix(),
             trf_blocks: (0..config.layers)
-                .map(|_| Block::lazy(&mut specs, config))
+                .map(|layer| Block::lazy(&mut specs, config, layer))
                 .collect(),
-            final_norm: specs.norm(),
-            out_head: specs.row_sharded(),
+            final_norm: specs.norm(&config.variant),
+            out_head: (!config.variant.is_tied).then(|| specs.row_sharded()),
         }
     }
 
@@ -82,7 +83,8 @@ impl<B: Backend> Gpt2<B> {
             .final_norm
             .forward(x)
             .reshape([batch * sequence, width]);
-        let logits = self.out_head.project(x);
+        let head = self.out_head.as_ref().unwrap_or(&self.tok_emb);
+        let logits = head.project(x);
         let vocabulary = logits.dims()[1];
         logits.reshape([batch, sequence, vocabulary])
     }
@@ -102,7 +104,9 @@ impl<B: Backend> Gpt2<B> {
             block.slots(&mut slots);
         }
         slots.norm(&mut self.final_norm);
-        slots.sharded(&mut self.out_head);
+        if let Some(head) = &mut self.out_head {
+            slots.sharded(head);
+        }
         let specs = config.tensors();
         assert_eq!(specs.len(), slots.0.len(), "the model has other dimensions");
         let joined = specs.into_iter().zip(slots.0);

@@ -57,7 +57,9 @@ impl<'m, B: Backend> Slots<'m, B> {
 
     pub fn norm(&mut self, norm: &'m mut LayerNorm<B>) {
         self.tensor(Slot::Vector(&mut norm.scale));
-        self.tensor(Slot::Vector(&mut norm.shift));
+        if let Some(shift) = &mut norm.shift {
+            self.tensor(Slot::Vector(shift));
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! ```toml
 //! name = "mine"
+//! variant = "gelu-tied"                 # what the model computes otherwise than GPT-2, by the words of free-form sizes
 //! ignored = ["h.{layer}.attn.bias"]     # what is no weight
 //!
 //! [tensors]
@@ -17,17 +18,20 @@
 //! for any of it: a transposed matrix is a byte range with other strides ([`TensorRange::transposed`]). What stands before
 //! all names, `transformer.` or a wrapper's `module.`, is found out and need not be told.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use checkpoint::{Checkpoint, TensorRange};
+use gpt2::Variant;
 use serde::Deserialize;
 
 use crate::Error;
 
-const BUILT_IN: [&str; 3] = [
+const BUILT_IN: [&str; 5] = [
     include_str!("book.toml"),
+    include_str!("book-fast.toml"),
     include_str!("hugging-face.toml"),
+    include_str!("nanogpt.toml"),
     include_str!("burn.toml"),
 ];
 /// Stands for a layer's number in names.
@@ -41,6 +45,9 @@ pub struct Layouts(Vec<Layout>);
 #[serde(deny_unknown_fields)]
 struct Layout {
     name: String,
+    /// In what models in this layout differ from GPT-2, where nothing else tells: [`gpt2::Variant`] in words.
+    #[serde(default)]
+    variant: String,
     #[serde(default)]
     ignored: Vec<String>,
     /// By the model's own names, which are the book's.
@@ -89,6 +96,8 @@ pub struct Named {
     pub checkpoint: Checkpoint,
     /// The layout it is in.
     pub layout: String,
+    /// In what models in this layout differ from GPT-2, where nothing else tells.
+    pub variant: Variant,
     /// What the file calls each tensor of the model that is there or should be.
     pub sources: BTreeMap<String, String>,
     /// Entries that are no weights, and known as such.
@@ -98,6 +107,17 @@ pub struct Named {
 }
 
 impl Named {
+    /// Whether the file keeps one table for the tokens and the output head.
+    pub fn has_one_table(&self) -> bool {
+        let find = |name: &str| self.checkpoint.find(name);
+        match (find("tok_emb.weight"), find("out_head.weight")) {
+            (Some(tokens), Some(head)) => {
+                (&tokens.file, tokens.offset) == (&head.file, head.offset)
+            }
+            _ => true,
+        }
+    }
+
     /// Whether every tensor lies in the file under the model's own name, and as a parameter holds it.
     pub fn is_own(&self) -> bool {
         let tensors = self.checkpoint.tensors().iter();
@@ -141,6 +161,7 @@ impl Layouts {
                 "is no layout: {error}\nwhat a tensor is made of: {SOURCE}"
             ))
         })?;
+        layout.variant.parse::<Variant>().map_err(wrong)?;
         let parts = layout.tensors.values().flat_map(Sources::all);
         for source in parts {
             if let Source::Part(Part { from, part, of, .. }) = source
@@ -158,7 +179,7 @@ impl Layouts {
     ///
     /// If the checkpoint is missing or invalid, or in none of the layouts.
     pub fn open(&self, path: &Path) -> Result<Named, Error> {
-        let checkpoint = Checkpoint::open(path)?;
+        let (checkpoint, wrapped) = unwrapped(Checkpoint::open(path)?)?;
         let mut best: Option<Match> = None;
         for layout in &self.0 {
             for prefix in layout.prefixes(&checkpoint) {
@@ -172,7 +193,7 @@ impl Layouts {
         let found = best.filter(|best| best.tensors.len() > 1);
         found
             .ok_or_else(|| self.unknown(&checkpoint))?
-            .apply(checkpoint)
+            .apply(checkpoint, &wrapped)
     }
 
     fn unknown(&self, checkpoint: &Checkpoint) -> Error {
@@ -235,6 +256,7 @@ impl Source {
 /// What a layout finds in a checkpoint.
 struct Match {
     layout: String,
+    variant: Variant,
     tensors: Vec<TensorRange>,
     sources: BTreeMap<String, String>,
     ignored: Vec<String>,
@@ -242,15 +264,48 @@ struct Match {
 }
 
 impl Match {
-    /// More of the model is better, and less that is not of it.
-    fn rank(&self) -> (usize, isize) {
-        (self.tensors.len(), -(self.unexpected.len() as isize))
+    /// More of the model is better, of it what has a shape that it can have, and less that is not of it.
+    fn rank(&self) -> (usize, usize, isize) {
+        (
+            self.fitting(),
+            self.tensors.len(),
+            -(self.unexpected.len() as isize),
+        )
     }
 
-    fn apply(self, checkpoint: Checkpoint) -> Result<Named, Error> {
+    /// How many tensors have shapes that go with the width of the token table: two layouts may have the same names, and
+    /// matrices the other way round.
+    fn fitting(&self) -> usize {
+        let find = |name: &str| self.tensors.iter().find(|tensor| tensor.name == name);
+        let width = match find("tok_emb.weight").map(|table| &table.shape[..]) {
+            Some(&[_, width]) => width,
+            _ => return 0,
+        };
+        let fits = self.tensors.iter().filter(|tensor| {
+            let (name, shape) = (&tensor.name, &tensor.shape[..]);
+            match shape {
+                [rows, columns] if name.contains(".att.") => (*rows, *columns) == (width, width),
+                [rows, _] if name.ends_with(".ff.layers.2.weight") => *rows == width,
+                [_, columns] => *columns == width,
+                [_] => true,
+                _ => false,
+            }
+        });
+        fits.count()
+    }
+
+    fn apply(
+        self,
+        checkpoint: Checkpoint,
+        wrapped: &HashMap<String, String>,
+    ) -> Result<Named, Error> {
+        // People know them by the names that stand in the file.
+        let written = |name: &String| wrapped.get(name).unwrap_or(name).clone();
         let unexpected = self.unexpected.iter();
-        let unexpected = unexpected.map(|tensor| (tensor.name.clone(), tensor.shape.clone()));
+        let unexpected = unexpected.map(|tensor| (written(&tensor.name), tensor.shape.clone()));
         let unexpected = unexpected.collect();
+        let sources = self.sources.into_iter();
+        let sources = sources.map(|(own, name)| (own, written(&name))).collect();
         let mut tensors = self.tensors;
         // In the order of the file, as loaders that follow it expect.
         let order: BTreeMap<_, _> = checkpoint
@@ -269,7 +324,8 @@ impl Match {
         Ok(Named {
             checkpoint: checkpoint.with_tensors(tensors)?,
             layout: self.layout,
-            sources: self.sources,
+            variant: self.variant,
+            sources,
             ignored: self.ignored,
             unexpected,
         })
@@ -328,6 +384,10 @@ impl Layout {
 
         let mut found = Match {
             layout: self.name.clone(),
+            variant: self
+                .variant
+                .parse()
+                .expect("layouts are checked when they are read"),
             tensors: Vec::new(),
             sources: BTreeMap::new(),
             ignored: Vec::new(),
@@ -382,6 +442,38 @@ impl Layout {
             .extend(ignored.map(|other| other.name.clone()));
         found
     }
+}
+
+/// What wrappers of PyTorch put into the names of what they wrap: compilation, activation checkpointing, sharded and
+/// distributed training.
+const WRAPPERS: [&str; 5] = [
+    "_orig_mod",
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+    "_forward_module",
+    "module",
+];
+
+/// The checkpoint without wrappers in its names, and what stands in the file for each name that had any. Where two names would
+/// be one, all stay as they are.
+fn unwrapped(checkpoint: Checkpoint) -> Result<(Checkpoint, HashMap<String, String>), Error> {
+    let bare = |name: &str| {
+        let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
+        parts.collect::<Vec<_>>().join(".")
+    };
+    let mut wrapped = HashMap::new();
+    let mut tensors = checkpoint.tensors().to_vec();
+    for tensor in &mut tensors {
+        let name = bare(&tensor.name);
+        if name != tensor.name {
+            wrapped.insert(name.clone(), std::mem::replace(&mut tensor.name, name));
+        }
+    }
+    let names: HashSet<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
+    if wrapped.is_empty() || names.len() < tensors.len() {
+        return Ok((checkpoint, HashMap::new()));
+    }
+    Ok((checkpoint.with_tensors(tensors)?, wrapped))
 }
 
 /// The number that stands where `pattern` has a layer's.
