@@ -272,6 +272,7 @@ impl Execution<'_> {
             cache: run.cache,
             cap_bytes: run.host_cap_bytes(),
             reference: &inputs.reference,
+            is_reference_given: self.options.reference.is_some(),
             timeout: Duration::from_secs(self.manifest.limits.timeout_seconds),
         };
         Ok(self.executor.ask(external, &request))
@@ -322,6 +323,7 @@ impl Execution<'_> {
             layout: None,
             digests: None,
             reference: None,
+            is_reference_given: self.options.reference.is_some(),
             save_logits: None,
             forward_in_software: run.forward_in_software || self.options.save_logits,
             host_cap_bytes: run.host_cap_bytes(),

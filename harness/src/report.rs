@@ -87,8 +87,27 @@ fn about(records: &[Record], first: &Record, last: &Record) -> String {
     if skipped > 0 {
         write!(text, ", {skipped} were skipped").expect("a string grows");
     }
+    let mut by: Vec<(String, usize)> = Vec::new();
+    let measured = records.iter().filter(|record| record.is_measured());
+    for known in measured.filter_map(|record| record.verified_by.clone()) {
+        match by.iter_mut().find(|(other, _)| *other == known) {
+            Some((_, count)) => *count += 1,
+            None => by.push((known, 1)),
+        }
+    }
+    let by: Vec<String> = by
+        .into_iter()
+        .map(|(by, count)| format!("{count} by {by}"))
+        .collect();
+    if !by.is_empty() {
+        write!(text, " ({})", by.join(", ")).expect("a string grows");
+    }
     if spoilt > 0 {
         write!(text, ", {spoilt} of the good ones are spoilt").expect("a string grows");
+    }
+    if records.iter().any(|record| record.verified_by.is_some()) {
+        text += ". *Own forward* is this program's, of its own reading of the checkpoint: it finds what was loaded wrong, and not \
+                 what was read wrong; *given logits* come from another program, and find both";
     }
     write!(
         text,

@@ -44,6 +44,9 @@ pub struct Specification {
     /// Logits to compare with: a file with a tensor `logits` [1, 3, vocabulary].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<PathBuf>,
+    /// Whether another program has computed them.
+    #[serde(default)]
+    pub is_reference_given: bool,
     /// Where to write the logits of the first forward.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_logits: Option<PathBuf>,
@@ -117,6 +120,7 @@ fn outcome(args: &Specification) -> Outcome {
         layout: args.layout.clone(),
         digests,
         reference_logits: args.reference.clone(),
+        is_reference_given: args.is_reference_given,
         save_logits: args.save_logits.clone(),
         forward_in_software: args.forward_in_software,
         host: HostLimits {
@@ -145,6 +149,7 @@ mod tests {
             layout: None,
             digests: None,
             reference: None,
+            is_reference_given: false,
             save_logits: None,
             forward_in_software: true,
             host_cap_bytes: Some(7),

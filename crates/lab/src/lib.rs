@@ -55,7 +55,7 @@ pub use experiment::{
 pub use layout::{Layouts, Named};
 pub use measures::Measures;
 pub use meter::{Phase, Quantity, Sample, Spoiling};
-pub use outcome::{Outcome, Status};
+pub use outcome::{Compared, Logits, Outcome, Status, VerifiedBy};
 pub use platform::{Filling, Host, Platform};
 pub use reference::{
     REFERENCE_TOKENS, check_logits, logits_error, logits_tolerance, read_logits, write_logits,

@@ -57,6 +57,55 @@ impl Cell for Status {
     }
 }
 
+/// By what a loaded model was found right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifiedBy {
+    /// What the parameters were compared with; `None` where they could not be read.
+    pub parameters: Option<Compared>,
+    /// What the logits were compared with; `None` where forward did not run.
+    pub logits: Option<Logits>,
+}
+
+/// What parameters are compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compared {
+    /// The digests of the checkpoint's tensors.
+    Digests,
+    /// The checkpoint's tensors, rounded or quantised as the technique promises.
+    Rounded,
+    /// The distribution that they are drawn from.
+    Distribution,
+}
+
+/// What logits are compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Logits {
+    /// Those of this program's own forward, of its own reading of the checkpoint: a misreading is in both.
+    OwnForward,
+    /// Those that a person gave, computed by another program.
+    Given,
+    /// That they are finite numbers.
+    Finite,
+}
+
+impl fmt::Display for VerifiedBy {
+    /// `digests and own forward`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parameters = self.parameters.map(|compared| match compared {
+            Compared::Digests => "digests",
+            Compared::Rounded => "rounded weights",
+            Compared::Distribution => "the weights' distribution",
+        });
+        let logits = self.logits.map(|logits| match logits {
+            Logits::OwnForward => "own forward",
+            Logits::Given => "given logits",
+            Logits::Finite => "finite logits",
+        });
+        let parts: Vec<&str> = parameters.into_iter().chain(logits).collect();
+        f.write_str(&parts.join(" and "))
+    }
+}
+
 /// The result of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Outcome {
@@ -66,6 +115,8 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// Whether every parameter and, where forward ran, the logits were found right.
     pub verified: bool,
+    /// By what it was found right.
+    pub verified_by: Option<VerifiedBy>,
     /// What was measured.
     pub measures: Measures,
     /// Memory over time.
@@ -79,6 +130,7 @@ impl Outcome {
             status,
             reason: Some(reason.into()),
             verified: false,
+            verified_by: None,
             measures: Measures::default(),
             timeline: Vec::new(),
         }

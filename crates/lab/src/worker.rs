@@ -17,9 +17,9 @@ use crate::meter::{
 };
 use crate::outcome::{Outcome, Status};
 use crate::{
-    BackendKind, CacheState, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits, Kept,
-    Layouts, Measures, MemoryModel, Platform, Reads, Run, Target, Tuning, devices, reference,
-    touch_free_memory, verify,
+    BackendKind, CacheState, Compared, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits,
+    Kept, Layouts, Logits, Measures, MemoryModel, Platform, Reads, Run, Target, Tuning, VerifiedBy,
+    devices, reference, touch_free_memory, verify,
 };
 
 /// What a worker is to do.
@@ -45,6 +45,8 @@ pub struct RunSpec {
     pub digests: BTreeMap<String, Digest>,
     /// Logits to compare with; without them forward runs, and its logits need only be finite.
     pub reference_logits: Option<PathBuf>,
+    /// Whether another program has computed them.
+    pub is_reference_given: bool,
     /// Where to write this run's logits.
     pub save_logits: Option<PathBuf>,
     /// Runs forward even on a device that compiles its kernels in software, which takes 12 s and more.
@@ -228,6 +230,7 @@ fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Err
         status: Status::Ok,
         reason: None,
         verified: false,
+        verified_by: None,
         measures,
         timeline: peaks.timeline.clone(),
     };
@@ -351,6 +354,15 @@ impl<B: Platform> Verification<'_, B> {
         if !E::IS_YARDSTICK {
             self.check_device::<E>(peaks)?;
             self.check_parameters::<E>()?;
+            let parameters = match (E::READS, self.kept) {
+                (Reads::Nothing, _) => Compared::Distribution,
+                (_, Kept::Stored) => Compared::Digests,
+                (_, Kept::Cast(_) | Kept::Quantised) => Compared::Rounded,
+            };
+            self.outcome.verified_by = Some(VerifiedBy {
+                parameters: Some(parameters),
+                logits: None,
+            });
             let forwards = spec.forward_in_software || !B::compiles_in_software(&run.device);
             if forwards || self.forward.is_some() {
                 let forward = match self.forward.take() {
@@ -424,6 +436,14 @@ impl<B: Platform> Verification<'_, B> {
             let error = reference::logits_error(&logits, &expected)?;
             self.outcome.measures.logits_error = Some(error);
             reference::check_logits(error, tolerance)?;
+        }
+        if let Some(verified_by) = &mut self.outcome.verified_by {
+            let is_compared = reference.is_some() && E::READS != Reads::Nothing;
+            verified_by.logits = Some(match (is_compared, spec.is_reference_given) {
+                (true, true) => Logits::Given,
+                (true, false) => Logits::OwnForward,
+                (false, _) => Logits::Finite,
+            });
         }
         Ok(())
     }

@@ -101,6 +101,7 @@ fn run<E: Experiment>(backend: BackendKind, last_words: Option<PathBuf>) -> Outc
         checkpoint: PathBuf::new(),
         digests: Default::default(),
         reference_logits: None,
+        is_reference_given: false,
         save_logits: None,
         forward_in_software: false,
         host: HostLimits::default(),

@@ -130,6 +130,9 @@ def finish(device):
 def main():
     technique = TECHNIQUES[sys.argv[1]]
     spec = json.loads(hear())
+    variant = spec["model"].pop("variant", "")
+    if variant:
+        raise ValueError(f"computes the book's GPT-2 alone, and this model differs in {variant.lstrip('-')}")
     torch.set_num_threads(spec["threads"])
     torch.set_default_dtype(DTYPES[spec["dtype"]])
     device = device_of(spec)

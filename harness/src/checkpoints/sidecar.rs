@@ -48,7 +48,7 @@ pub enum Origin {
 pub struct Stamp {
     file: PathBuf,
     bytes: u64,
-    modified_unix_nanoseconds: u128,
+    modified_unix_nanoseconds: u64,
     /// When its contents, name or owner were changed last, which nobody can set; and its number on the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     changed: Option<(i64, i64, u64)>,
@@ -68,7 +68,7 @@ impl Stamp {
         Ok(Stamp {
             file: file.to_owned(),
             bytes: metadata.len(),
-            modified_unix_nanoseconds: modified.unwrap_or_default().as_nanos(),
+            modified_unix_nanoseconds: modified.unwrap_or_default().as_nanos() as u64,
             changed,
         })
     }

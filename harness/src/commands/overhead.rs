@@ -121,6 +121,7 @@ fn specification(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Resu
         layout: None,
         digests: Some(ready.sidecar()),
         reference: Some(reference),
+        is_reference_given: false,
         save_logits: None,
         forward_in_software: false,
         host_cap_bytes: None,

@@ -25,7 +25,8 @@ use checkpoint::{Dtype, Format};
 use gpt2::{Config, Size};
 use lab::meter::Outside;
 use lab::{
-    CacheState, Cgroup, DeviceSpec, Footprint, Kept, Outcome, REFERENCE_TOKENS, Status, Tuning,
+    CacheState, Cgroup, DeviceSpec, Footprint, Kept, Logits, Outcome, REFERENCE_TOKENS, Status,
+    Tuning, VerifiedBy,
 };
 use serde::Serialize;
 
@@ -60,6 +61,8 @@ pub struct Request<'a> {
     pub cap_bytes: Option<u64>,
     /// What its logits are compared with.
     pub reference: &'a Path,
+    /// Whether another program has computed it.
+    pub is_reference_given: bool,
     pub timeout: Duration,
 }
 
@@ -87,6 +90,9 @@ struct Dimensions {
     layers: usize,
     heads: usize,
     qkv_bias: bool,
+    /// In what the model differs from the book's, by the words of free-form sizes; empty where in nothing. A command that
+    /// cannot compute that says that it failed.
+    variant: String,
 }
 
 /// What came of a run, and what it was made with.
@@ -148,6 +154,7 @@ impl External {
                 layers: request.config.layers,
                 heads: request.config.heads,
                 qkv_bias: request.config.qkv_bias,
+                variant: request.config.variant.to_string(),
             },
             tokens: &REFERENCE_TOKENS,
             logits: logits.path(),
@@ -222,6 +229,13 @@ impl External {
             Ok(error) => {
                 outcome.measures.logits_error = Some(error);
                 outcome.verified = true;
+                outcome.verified_by = Some(VerifiedBy {
+                    parameters: None,
+                    logits: Some(match request.is_reference_given {
+                        true => Logits::Given,
+                        false => Logits::OwnForward,
+                    }),
+                });
             }
             Err(reason) => {
                 outcome.status = Status::Failed;

@@ -8,7 +8,7 @@ use lab::{CapMechanism, Measures, Outcome, Spoiling, Status, Tuned, columns};
 pub use table::{Dropped, Rows, SCHEMA_FILE, as_json, dictionary, read, write_row};
 
 /// Raised when columns come, go, or change their meaning.
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 5;
 
 columns! {
     /// One run: what it was, how it ended, and what was measured of it.
@@ -78,6 +78,9 @@ columns! {
         reason: Option<String> = Text, Exact, 1;
         /// Whether every parameter and, where forward ran, the logits were found right.
         verified: bool = Boolean, Exact, 1;
+        /// By what it was found right: what parameters and logits were compared with. `own forward` is of this program's own
+        /// reading of the checkpoint; `given logits` were computed by another program.
+        verified_by: Option<String> = Text, Exact, 5;
         /// Whether the exact peaks were within the technique's memory contract.
         contract_held: Option<bool> = Boolean, Computed, 1;
         /// What spoilt its numbers: codes, with spaces between.
@@ -125,6 +128,7 @@ impl Record {
             status: Status::Failed,
             reason: None,
             verified: false,
+            verified_by: None,
             contract_held: None,
             spoilt_by: Vec::new(),
             measures: Measures::default(),
@@ -136,6 +140,7 @@ impl Record {
         self.status = outcome.status;
         self.reason = outcome.reason.as_deref().map(one_line);
         self.verified = outcome.verified;
+        self.verified_by = outcome.verified_by.map(|by| by.to_string());
         self.measures = outcome.measures.clone();
         let measures = &mut self.measures;
         let to = |value: Option<f64>, steps| value.map(|value| round(value, steps));

@@ -246,7 +246,7 @@ mod tests {
         text.extend(b"rubbish\n");
         let good = String::from_utf8(write_row(&example(), false).unwrap()).unwrap();
         text.extend(good.replace(",ok,", ",fine,").bytes());
-        text.extend(good.replacen("4,", "9,", 1).bytes());
+        text.extend(good.replacen("5,", "9,", 1).bytes());
         text.extend(good.replace("0.125", "inf").bytes());
         text.extend(good.bytes());
         let rows = read_text(&text).unwrap();

@@ -102,6 +102,7 @@ impl Outside {
             status: Status::Ok,
             reason: None,
             verified: false,
+            verified_by: None,
             measures,
             timeline: sampled.map_or(Vec::new(), |(_, samples)| thin(&samples)),
         }

@@ -41,6 +41,10 @@ fn run() -> Result<()> {
     let mut lines = std::io::stdin().lock().lines();
     let mut hear = || lines.next().context("the harness is gone")?.context("standard input");
     let spec: Specification = serde_json::from_str(&hear()?)?;
+    if !spec.model.variant.is_empty() {
+        let variant = spec.model.variant.trim_start_matches('-');
+        bail!("computes the book's GPT-2 alone, and this model differs in {variant}");
+    }
     rayon::ThreadPoolBuilder::new().num_threads(spec.threads).build_global()?;
     let dtype = match &*spec.dtype {
         "f32" => DType::F32,

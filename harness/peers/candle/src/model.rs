@@ -12,6 +12,9 @@ pub struct Config {
     layers: usize,
     heads: usize,
     qkv_bias: bool,
+    /// In what the model differs from the book's; empty where in nothing.
+    #[serde(default)]
+    pub variant: String,
 }
 
 pub struct Gpt2 {
