@@ -91,11 +91,20 @@ pub fn make(from: &Path, place: &Place, root: &Path) -> anyhow::Result<()> {
 
 /// A file, or the files in a folder; nothing where there is neither.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    if from.is_dir() {
+    let Ok(about) = std::fs::symlink_metadata(from) else {
+        return Ok(());
+    };
+    // What a link leads to was not recorded there.
+    ensure!(
+        !about.is_symlink(),
+        "{}: is a link, and is not copied",
+        from.display()
+    );
+    if about.is_dir() {
         for file in files(from)? {
             copy(&from.join(&file), &to.join(&file))?;
         }
-    } else if from.is_file() {
+    } else if about.is_file() {
         let folder = to.parent().expect("it is below a root");
         let copied = std::fs::create_dir_all(folder).and_then(|()| std::fs::copy(from, to));
         copied
@@ -110,7 +119,8 @@ fn files(folder: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         entries => entries.with_context(|| folder.display().to_string())?,
     };
-    let files = entries.flatten().filter(|entry| entry.path().is_file());
+    let is_folder = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let files = entries.flatten().filter(|entry| !is_folder(entry));
     Ok(files.map(|file| PathBuf::from(file.file_name())).collect())
 }
 
@@ -168,6 +178,14 @@ impl Comparison<'_> {
 
     fn find_charts_without_results(&mut self, places: &[Place]) -> anyhow::Result<()> {
         let plots = self.root.join(PLOTS);
+        for folder in std::iter::once(plots.clone()).chain(subfolders(&plots)) {
+            let stray = files(&folder)?;
+            let folder = Path::new(PLOTS).join(folder.strip_prefix(&plots)?);
+            let stray = stray
+                .into_iter()
+                .map(|file| Difference::Stale(folder.join(file)));
+            self.differences.extend(stray);
+        }
         for folder in subfolders(&plots).iter().flat_map(|m| subfolders(m)) {
             let place = Place(folder.strip_prefix(&plots)?.to_owned());
             if !places.contains(&place) {
@@ -181,9 +199,6 @@ impl Comparison<'_> {
 
     fn compare_readme(&mut self) -> anyhow::Result<()> {
         let name = Path::new(readme::FILE);
-        if !self.root.join(name).exists() {
-            return Ok(());
-        }
         let (text, renewed) = readme::regenerated(self.root)?;
         if text != renewed {
             self.differences.push(Difference::Differs(name.to_owned()));

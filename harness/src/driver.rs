@@ -11,8 +11,10 @@ pub fn is_software(driver: &str) -> bool {
 
 /// What a device is called beside its figures: `flex`, `cuda`, `software Vulkan: llvmpipe`.
 pub fn device_name(device: &str, driver: Option<&str>) -> String {
-    let Some(driver) = driver.filter(|driver| is_software(driver)) else {
-        return device.to_owned();
+    let driver = match driver {
+        None if device.starts_with("vulkan") => return format!("{device}, driver unknown"),
+        Some(driver) if is_software(driver) => driver,
+        _ => return device.to_owned(),
     };
     let name = driver.strip_prefix(SOFTWARE_VULKAN).unwrap_or(driver);
     let name = name.split(['(', ',']).next().unwrap_or(name).trim();
@@ -42,5 +44,6 @@ mod tests {
         }
         assert_eq!(device_name("vulkan", Some(hardware[0])), "vulkan");
         assert_eq!(device_name("flex", None), "flex");
+        assert_eq!(device_name("vulkan", None), "vulkan, driver unknown");
     }
 }

@@ -63,11 +63,10 @@ impl Interval {
         }
     }
 
-    /// What both say, where they overlap.
-    pub fn and(self, other: Interval) -> Interval {
-        let (low, high) = (self.low.max(other.low), self.high.min(other.high));
-        match low <= high {
-            true => Interval { low, high, ..self },
+    /// The narrower of the two.
+    pub fn or_narrower(self, other: Interval) -> Interval {
+        match other.high / other.low < self.high / self.low {
+            true => other,
             false => self,
         }
     }

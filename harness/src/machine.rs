@@ -61,7 +61,10 @@ impl Machine {
             }
         };
         Machine {
-            machine: name.map_or(detected, slug),
+            machine: name
+                .map(slug)
+                .filter(|name| !name.is_empty())
+                .unwrap_or(detected),
             os: os(),
             kernel: first_line("/proc/sys/kernel/osrelease"),
             cpu,

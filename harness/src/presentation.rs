@@ -4,6 +4,8 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+
 use crate::checkout::{PLOTS, RESULTS, shown};
 use crate::claims::{Judged, judge};
 use crate::manifest::{HostCaps, Manifest};
@@ -71,14 +73,19 @@ impl Presentation {
 
     /// Writes data dictionary, summary, charts and report.
     pub fn write(&self) -> anyhow::Result<()> {
-        atomic::write(
-            &self.results.join(record::SCHEMA_FILE),
-            record::dictionary(),
-        )?;
+        atomic::write(&self.results.join(record::SCHEMA_FILE), self.dictionary()?)?;
         summary::write_csv(&self.lines, &self.results.join("summary.csv"))?;
         atomic::write(&self.results.join("summary.md"), self.markdown())?;
         let charts = charts::draw_all(self)?;
         report::write(self, &charts)
+    }
+
+    /// Of the very columns that stand there.
+    fn dictionary(&self) -> anyhow::Result<String> {
+        let path = self.results.join("runs.csv");
+        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let (schema, names) = record::columns_of(&bytes);
+        Ok(record::dictionary(schema, &names))
     }
 
     /// The tables, for a write-up.

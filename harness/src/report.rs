@@ -4,24 +4,25 @@ use std::fmt::Write;
 use std::path::Path;
 
 use lab::{Measures, Status};
-use pulldown_cmark::{Options, Parser, html};
+use pulldown_cmark::{Event, Options, Parser, html};
 
 use crate::atomic;
+use crate::charts::Drawn;
 use crate::claims::{Finding, Found, Judged, Judgement, Verdict};
 use crate::presentation::Presentation;
 use crate::record::Record;
 use crate::sheet::{ABSENT, Sheet, numbers, words};
 use crate::summary::Line;
 
-/// Writes both beside the results. `charts` are the names of the pictures in the folder of charts.
-pub fn write(presentation: &Presentation, charts: &[String]) -> anyhow::Result<()> {
+/// Writes both beside the results.
+pub fn write(presentation: &Presentation, charts: &[Drawn]) -> anyhow::Result<()> {
     let markdown = markdown(presentation, charts);
     let folder = &presentation.results;
     atomic::write(&folder.join("report.md"), &markdown)?;
     atomic::write(&folder.join("report.html"), page(&markdown))
 }
 
-fn markdown(presentation: &Presentation, charts: &[String]) -> String {
+fn markdown(presentation: &Presentation, charts: &[Drawn]) -> String {
     let records = &presentation.records;
     let (first, last) = (&records[0], &records[records.len() - 1]);
     let mut out = format!("# {} on {}\n\n", last.manifest, last.machine);
@@ -42,9 +43,8 @@ fn markdown(presentation: &Presentation, charts: &[String]) -> String {
     if !charts.is_empty() {
         out += "## Charts\n\n";
         for chart in charts {
-            let path = relative(&presentation.plots.join(chart), &presentation.results);
-            let name = chart.trim_end_matches(".svg").replace('-', " ");
-            write!(out, "![{name}]({path})\n\n").expect("a string grows");
+            let path = relative(&presentation.plots.join(&chart.file), &presentation.results);
+            write!(out, "![{}]({path})\n\n", chart.shows).expect("a string grows");
         }
     }
     if let Ok(machine) = std::fs::read_to_string(presentation.results.join("machine.toml")) {
@@ -242,7 +242,12 @@ fn relative(path: &Path, from: &Path) -> String {
 
 fn page(markdown: &str) -> String {
     let mut body = String::new();
-    html::push_html(&mut body, Parser::new_ext(markdown, Options::ENABLE_TABLES));
+    // What looks like markup came from names and reasons, which people download: it is text.
+    let events = Parser::new_ext(markdown, Options::ENABLE_TABLES).map(|event| match event {
+        Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
+        event => event,
+    });
+    html::push_html(&mut body, events);
     let title = markdown.lines().next().unwrap_or_default();
     let title = title.trim_start_matches("# ").replace('<', "&lt;");
     format!(
@@ -276,6 +281,11 @@ mod tests {
         let page = page("# a <b>\n\n| x | y |\n| --- | ---: |\n| 1 | 2 |\n");
         assert!(
             page.contains("<table>") && page.contains("<title>a &lt;b></title>"),
+            "{page}"
+        );
+        let page = super::page("# a\n\n<script>alert(1)</script>\n\nand <b>bold</b>\n");
+        assert!(
+            !page.contains("<script>") && !page.contains("<b>"),
             "{page}"
         );
     }

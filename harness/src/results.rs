@@ -42,6 +42,13 @@ impl Results {
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         };
         let whole = whole_rows(&bytes);
+        if whole.len() < bytes.len() {
+            let line = 1 + whole.iter().filter(|&&byte| byte == b'\n').count();
+            eprintln!(
+                "warning: {}: line {line} has no end, as an interrupted write leaves it: it is cut off, and its run made again",
+                path.display()
+            );
+        }
         let Rows { records, dropped } = record::read(whole, &path, &devices(folder))?;
         tell_dropped(&path, &dropped);
         if let Some(old) = records.iter().find(|record| record.schema != SCHEMA) {
@@ -117,6 +124,11 @@ impl Results {
 
 /// Every whole row of a folder of results. Nobody is kept from writing meanwhile.
 pub fn read_runs(folder: &Path) -> anyhow::Result<Vec<Record>> {
+    Ok(read_rows(folder)?.0)
+}
+
+/// As [`read_runs`], with how many lines could not be read, which are told.
+pub fn read_rows(folder: &Path) -> anyhow::Result<(Vec<Record>, usize)> {
     let path = match folder.is_file() {
         true => folder.to_owned(),
         false => runs_path(folder),
@@ -124,14 +136,24 @@ pub fn read_runs(folder: &Path) -> anyhow::Result<Vec<Record>> {
     let bytes = std::fs::read(&path)
         .with_context(|| format!("{}: no results can be read there", path.display()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let Rows { records, dropped } = record::read(whole_rows(&bytes), &path, &devices(folder))?;
+    let whole = whole_rows(&bytes);
+    let Rows {
+        records,
+        mut dropped,
+    } = record::read(whole, &path, &devices(folder))?;
+    if whole.len() < bytes.len() {
+        dropped.push(Dropped {
+            line: 1 + whole.iter().filter(|&&byte| byte == b'\n').count() as u64,
+            reason: "it has no end: it is being written, or was interrupted".to_owned(),
+        });
+    }
     tell_dropped(&path, &dropped);
     ensure!(
         !records.is_empty(),
         "{}: nothing is recorded there yet",
         path.display()
     );
-    Ok(records)
+    Ok((records, dropped.len()))
 }
 
 /// The timeline of a run, where one was recorded.

@@ -114,7 +114,18 @@ macro_rules! cell {
 cell!(u32, "count", |value| f64::from(*value));
 cell!(u64, "integer", |value| *value as f64);
 cell!(bool, "true or false");
-cell!(String, "text");
+
+/// What acts on a terminal instead of being shown is replaced.
+impl Cell for String {
+    fn write(&self) -> String {
+        self.clone()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        Ok(text.chars().map(visible).collect())
+    }
+}
 
 impl Cell for f64 {
     fn write(&self) -> String {

@@ -1,14 +1,17 @@
 //! What of the recorded runs may be told in a situation: runs of one machine and one device only, and never a software
 //! device's for a GPU.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use lab::MemoryModel;
 use serde::Serialize;
 
 use super::situation::Situation;
+use crate::configuration::{Code, Configuration};
 use crate::driver::{device_name, is_software};
 use crate::record::Record;
+use crate::results::MACHINE;
 
 /// Where runs were made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -23,6 +26,8 @@ pub struct Place {
 #[derive(Debug, Clone)]
 pub struct Recorded {
     pub place: Place,
+    /// What tells its machine from others of one name: CPU, cores and memory, where that is recorded.
+    pub hardware: Option<String>,
     pub record: Record,
 }
 
@@ -76,7 +81,9 @@ pub fn read(root: &Path) -> Vec<Recorded> {
         let Ok(records) = crate::results::read_runs(&folder) else {
             continue;
         };
+        let hardware = hardware(&folder);
         let with_place = records.into_iter().map(|record| Recorded {
+            hardware: hardware.clone(),
             place: Place {
                 machine: record.machine.clone(),
                 device: record.device.clone(),
@@ -102,6 +109,45 @@ fn folders(root: &Path, depth: usize) -> Vec<PathBuf> {
     below.sort();
     let found = below.iter().flat_map(|folder| folders(folder, depth - 1));
     found.collect()
+}
+
+/// Of the record of the machine in a folder of results.
+fn hardware(folder: &Path) -> Option<String> {
+    let machine = std::fs::read_to_string(folder.join(MACHINE)).ok()?;
+    let machine: toml::Table = machine.parse().ok()?;
+    let cpu = machine.get("cpu")?.as_str()?;
+    let cores = machine.get("logical_cores")?.as_integer()?;
+    let memory = machine.get("memory_bytes")?.as_integer()?;
+    // Kernels keep a little more or less of it for themselves.
+    Some(format!(
+        "{cpu}, {cores} cores, {} GiB",
+        (memory + (1 << 29)) >> 30
+    ))
+}
+
+/// Of each configuration the rows of the code that measured it most often; of the newest, where several did.
+fn best_known(records: Vec<Record>) -> Vec<Record> {
+    let mut counts: HashMap<(Configuration, Code), usize> = HashMap::new();
+    for record in records.iter().filter(|record| record.is_measured()) {
+        let key = (record.configuration(), record.code());
+        *counts.entry(key).or_default() += 1;
+    }
+    let mut best: HashMap<Configuration, (usize, Code)> = HashMap::new();
+    // From the oldest to the newest.
+    for record in &records {
+        let (configuration, code) = (record.configuration(), record.code());
+        let count = counts.get(&(configuration.clone(), code.clone()));
+        let count = count.copied().unwrap_or(0);
+        let known = best.get(&configuration).map_or(0, |(known, _)| *known);
+        if count >= known {
+            best.insert(configuration, (count, code));
+        }
+    }
+    let is_best = |record: &Record| {
+        let of = best.get(&record.configuration());
+        of.is_some_and(|(_, code)| *code == record.code())
+    };
+    records.into_iter().filter(is_best).collect()
 }
 
 fn has_own_memory(record: &Record) -> bool {
@@ -159,7 +205,23 @@ pub fn evidence(situation: &Situation, recorded: &[Recorded], whose: Whose<'_>) 
             devices.join(", ")
         ));
     }
-    Evidence::of(on_machine().copied(), remark)
+    // Names are made of few words: of several machines with one name the one that was measured most counts.
+    let mut counts: BTreeMap<Option<&String>, usize> = BTreeMap::new();
+    for run in on_machine() {
+        *counts.entry(run.hardware.as_ref()).or_default() += 1;
+    }
+    let most = counts.iter().max_by_key(|(_, count)| **count);
+    let hardware = most.map(|(hardware, _)| *hardware);
+    let others = counts.len() > 1;
+    let remark = match others {
+        true => Some(format!(
+            "{}runs of another machine that is called {machine}, too, are left out",
+            remark.map_or(String::new(), |remark| format!("{remark}; "))
+        )),
+        false => remark,
+    };
+    let of_one = on_machine().filter(|run| Some(run.hardware.as_ref()) == hardware);
+    Evidence::of(of_one.copied(), remark)
 }
 
 fn is_of(situation: &Situation, record: &Record) -> bool {
@@ -185,8 +247,9 @@ impl Evidence {
         runs.sort_by(|a, b| a.record.started_at.cmp(&b.record.started_at));
         let place = runs.last().map(|run| run.place.clone());
         runs.retain(|run| Some(&run.place) == place.as_ref());
+        let records = runs.into_iter().map(|run| run.record.clone()).collect();
         Evidence {
-            records: runs.into_iter().map(|run| run.record.clone()).collect(),
+            records: best_known(records),
             place,
             remark,
         }
@@ -216,6 +279,7 @@ mod tests {
             _ => MemoryModel::Discrete,
         };
         Recorded {
+            hardware: None,
             place: Place {
                 machine: machine.to_owned(),
                 device: device.to_owned(),
@@ -315,6 +379,18 @@ mod tests {
         assert!(several.remark.unwrap().contains("--device (cuda, vulkan)"));
         let one = evidence(&situation(Some("cuda"), false), &runs, Whose::Here("a"));
         assert_eq!(one.records.len(), 1);
+    }
+
+    #[test]
+    fn machines_of_one_name_are_told_apart_by_their_hardware() {
+        let of = |hardware: &str| Recorded {
+            hardware: Some(hardware.to_owned()),
+            ..run("a", "flex", None)
+        };
+        let runs = [of("small"), of("small"), of("large")];
+        let found = evidence(&situation(Some("flex"), false), &runs, Whose::Here("a"));
+        assert_eq!(found.records.len(), 2);
+        assert!(found.remark.unwrap().contains("left out"));
     }
 
     #[test]

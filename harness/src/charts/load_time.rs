@@ -79,7 +79,13 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
             if let (Some(spread), Some(label)) = (load(line), label(line)) {
                 let x = scale.pixel(spread.median);
                 pen.rectangle((x - 1, middle - 12), (x + 1, middle + 12), &INK)?;
-                let end = scale.pixel(spread.max).max(x) + 14;
+                // Behind the last dot or ring.
+                let times = line
+                    .good
+                    .iter()
+                    .filter_map(|good| good.measures.load_seconds);
+                let last = times.fold(spread.max, f64::max);
+                let end = scale.pixel(last).max(x) + 14;
                 pen.small((end, middle), &label, &INK, Align::Left)?;
             }
         }

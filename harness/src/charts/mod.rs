@@ -23,32 +23,54 @@ use crate::host_cap::HostCap;
 use crate::presentation::Presentation;
 use crate::results::read_timeline;
 use crate::summary::Line;
-use crate::table::{caps_by_scene, groups};
+use crate::table::{caps_by_scene, caps_title, groups};
 use canvas::Canvas;
 
-/// Draws every chart of what is presented. Returns the names of the SVG files, in the order of a report.
-pub fn draw_all(presentation: &Presentation) -> anyhow::Result<Vec<String>> {
+/// A chart that was drawn.
+pub struct Drawn {
+    /// The name of its SVG file.
+    pub file: String,
+    /// What it shows, for those who cannot see it.
+    pub shows: String,
+}
+
+/// Draws every chart of what is presented, and returns them in the order of a report.
+pub fn draw_all(presentation: &Presentation) -> anyhow::Result<Vec<Drawn>> {
     let plots = &presentation.plots;
     std::fs::create_dir_all(plots)
         .with_context(|| format!("{}: the charts cannot be written there", plots.display()))?;
     let mut drawn = Vec::new();
-    let mut save = |name: String, canvas: Canvas| {
-        drawn.push(format!("{name}.svg"));
+    let mut save = |name: String, shows: String, canvas: Canvas| {
+        drawn.push(Drawn {
+            file: format!("{name}.svg"),
+            shows,
+        });
         canvas.save(&plots.join(name))
     };
     for scene in caps_by_scene(&presentation.smallest_caps) {
         let c = &scene[0].configuration;
         let of = Name::of(&c.device, &c.dtype, &c.cache);
         let name = of.size(&c.model).chart("smallest-cap");
-        save(name, smallest_cap::draw(&scene)?)?;
+        let shows = format!("Smallest host memory: {}", caps_title(&scene));
+        save(name, shows, smallest_cap::draw(&scene)?)?;
     }
     let lines = presentation.lines.iter();
     let measured: Vec<Line> = lines.filter(|line| line.ok > 0).cloned().collect();
     for group in groups(&measured) {
         let of = Name::of(group.device, group.dtype, group.cache);
         let of = of.size(group.model).cap(group.host_cap_bytes);
-        save(of.chart("peaks"), peaks::draw(&group)?)?;
-        save(of.chart("load-time"), load_time::draw(&group)?)?;
+        let title = group.title();
+        let shows = |what: &str| format!("{what} by technique: {title}");
+        save(
+            of.chart("peaks"),
+            shows("Peak memory"),
+            peaks::draw(&group)?,
+        )?;
+        save(
+            of.chart("load-time"),
+            shows("Load time"),
+            load_time::draw(&group)?,
+        )?;
         let timelines = group.lines.iter().map(|line| {
             let run_id = line.median_run().map(|run| &*run.run_id);
             let run_id = run_id.unwrap_or_default();
@@ -56,13 +78,18 @@ pub fn draw_all(presentation: &Presentation) -> anyhow::Result<Vec<String>> {
         });
         let timelines: Vec<_> = timelines.collect::<anyhow::Result<_>>()?;
         if timelines.iter().any(|(_, samples)| samples.len() > 1) {
-            save(of.chart("timeline"), timeline::draw(&group, &timelines)?)?;
+            let canvas = timeline::draw(&group, &timelines)?;
+            save(of.chart("timeline"), shows("Memory over time"), canvas)?;
         }
     }
     for series in model_size::by_device(&measured) {
         let of = Name::of(series.device, series.dtype, series.cache);
         if let Some(canvas) = model_size::draw(&series)? {
-            save(of.chart("model-size"), canvas)?;
+            let shows = format!(
+                "Peak memory and load time against the size of the model: {}",
+                series.title()
+            );
+            save(of.chart("model-size"), shows, canvas)?;
         }
     }
     Ok(drawn)

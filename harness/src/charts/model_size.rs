@@ -85,6 +85,14 @@ impl Panel {
     }
 }
 
+impl Series<'_> {
+    /// `flex, f32, warm cache`
+    pub fn title(&self) -> String {
+        let device = self.lines[0].device_name();
+        format!("{device}, {}, {} cache", self.dtype, self.cache)
+    }
+}
+
 /// `None` where there is one size only: there is nothing to compare.
 pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
     let smallest = series.lines.iter().map(|line| line.model_bytes).min();
@@ -113,13 +121,7 @@ pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
     let each = |quantity| runs::behind_each(lines(), quantity);
     let behind_each =
         each(Quantity::Memory).filter(|_| each(Quantity::Memory) == each(Quantity::Time));
-    let subtitle = format!(
-        "{}, {}, {} cache{}",
-        series.lines[0].device_name(),
-        series.dtype,
-        series.cache,
-        runs::told(behind_each)
-    );
+    let subtitle = series.title() + &runs::told(behind_each);
     let curves: Vec<Vec<Curve>> = panels
         .iter()
         .map(|panel| panel.curves(&names, &series.lines, behind_each))

@@ -22,10 +22,18 @@ const STRIP: i32 = 9;
 type Layer = (plotters::style::RGBColor, &'static str, fn(&Sample) -> u64);
 
 pub fn draw(group: &Group<'_>, timelines: &[(&Line, Vec<Sample>)]) -> anyhow::Result<Canvas> {
-    let mut layers: Vec<Layer> = vec![
-        (HOST, "host heap", |sample| {
-            sample.host_heap_bytes.unwrap_or(sample.host_anon_bytes)
+    // Of commands in other languages only what the kernel counts is known.
+    let mut samples = timelines.iter().flat_map(|(_, samples)| samples);
+    let host: Layer = match samples.all(|sample| sample.host_heap_bytes.is_some()) {
+        true => (HOST, "host heap", |sample| {
+            sample.host_heap_bytes.unwrap_or(0)
         }),
+        false => (HOST, "host anonymous pages", |sample| {
+            sample.host_anon_bytes
+        }),
+    };
+    let mut layers: Vec<Layer> = vec![
+        host,
         (FILE, "host file pages (reclaimable)", |sample| {
             sample.host_file_bytes
         }),
@@ -140,7 +148,7 @@ fn panel(
         pen.polygon(upper.chain(lower).collect(), colour)?;
         floor = ceiling;
     }
-    for guide in [1.0, 2.0] {
+    for guide in [1.0, 2.0].into_iter().filter(|guide| *guide <= y.max) {
         let y = y.pixel(guide);
         for dash in (left..right).step_by(8) {
             pen.line(vec![(dash, y), ((dash + 4).min(right), y)], &GUIDE, 1)?;

@@ -207,7 +207,7 @@ impl<'a> Scene<'a> {
             exmex::parse::<f64>(&claim.value).and_then(|value: FlatEx<f64>| value.eval(&values));
         match value {
             Ok(value) if value.is_finite() => Ok(value),
-            Ok(_) => Err("its value is no number: a peak of 0 divides it".to_owned()),
+            Ok(_) => Err("its value is no number: something measured as 0 divides it".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }

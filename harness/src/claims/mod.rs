@@ -148,6 +148,19 @@ impl ClaimTable {
                 return Err(wrong(message.to_owned()));
             }
         };
+        let numbers = [self.expect, self.at_most, self.at_least, self.tolerance];
+        if let Some(number) = numbers
+            .into_iter()
+            .flatten()
+            .find(|number| !number.is_finite())
+        {
+            return Err(wrong(format!("{number} is no number to expect")));
+        }
+        if let Some(tolerance) = self.tolerance.filter(|tolerance| *tolerance < 0.0) {
+            return Err(wrong(format!(
+                "a tolerance of {tolerance} allows nothing: give 0 or more"
+            )));
+        }
         let sizes = self.sizes.map(|sizes| {
             let check = |size: Spanned<String>| match parse_size(size.get_ref()) {
                 Ok(size) => Ok(size.to_string()),
@@ -260,6 +273,14 @@ mod tests {
                 "does it divide by zero?",
             ),
             ("value = 'loud({naive.load_seconds})'\nexpect = 2", ""),
+            (
+                "value = '{naive.load_seconds}'\nexpect = nan",
+                "NaN is no number to expect",
+            ),
+            (
+                "value = '{naive.load_seconds}'\nexpect = 1\ntolerance = -1",
+                "a tolerance of -1 allows nothing",
+            ),
             ("value = '{naive.load_seconds}'", "has one of"),
             (
                 "value = '{naive.load_seconds}'\nat_most = 1\nat_least = 1",

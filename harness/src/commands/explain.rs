@@ -13,7 +13,7 @@ use crate::manifest::{Manifest, experiment_names, unknown_experiment};
 use crate::presentation::MANIFEST;
 use crate::record::{self, Record};
 use crate::results::{read_runs, read_timeline};
-use crate::{recorded, registry, units};
+use crate::{house, recorded, registry, units};
 
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {
     let folders = match &args.results {
@@ -94,7 +94,9 @@ fn choose(args: &ExplainArgs, folders: &[PathBuf]) -> anyhow::Result<(PathBuf, R
     for folder in folders {
         let mut runs = read_runs(folder)?;
         runs.retain(|record| {
-            record.experiment == args.experiment && record.is_measured() && fits(record)
+            record.experiment == registry::current_name(&args.experiment)
+                && record.is_measured()
+                && fits(record)
         });
         let rank = |record: &Record| (record.memory_model == "discrete", record.model_bytes);
         let Some(best) = runs.iter().map(rank).max() else {
@@ -110,14 +112,20 @@ fn choose(args: &ExplainArgs, folders: &[PathBuf]) -> anyhow::Result<(PathBuf, R
         .iter()
         .map(|folder| folder.display().to_string())
         .collect();
+    let name = &args.experiment;
+    let manifest = house::known().into_iter().find(|known| {
+        let manifest = house::load(Path::new(&known.name));
+        manifest.is_ok_and(|manifest| manifest.names().contains(&&**name))
+    });
+    let how = manifest.map_or(String::new(), |known| {
+        format!(": make one with `harness run {} --only {name}`", known.name)
+    });
     bail!(
-        "no such run of {} ended ok in {}: make one with `harness run reproduce --only {}`",
-        args.experiment,
+        "no such run of {name} ended ok in {}{how}",
         match places.is_empty() {
             true => "runs or results".to_owned(),
             false => places.join(", "),
-        },
-        args.experiment
+        }
     )
 }
 

@@ -1,14 +1,18 @@
 //! `harness publish`: a folder of results, taken among the committed ones.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 
 use crate::checkout::{self, shown};
 use crate::cli::PublishArgs;
 use crate::committed::{Place, make};
+use crate::manifest::Manifest;
+use crate::presentation::MANIFEST;
 use crate::record::Record;
-use crate::results::read_runs;
+use crate::results::{MACHINE, read_rows, read_runs};
 
 pub fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     let root = match checkout::root() {
@@ -36,14 +40,17 @@ pub struct Published {
 ///
 /// # Errors
 ///
-/// If nothing is recorded, if the rows are of several machines, or, unless `force`, if the code that made them is not known.
+/// If nothing is recorded, if the rows are of several machines or manifests; or, unless `force`, if the code that made them is not
+/// known, if what belongs to them is missing or of another run, or if what stands there is not in the repository.
 pub fn publish_to(root: &Path, from: &Path, force: bool) -> anyhow::Result<Published> {
     let records = read_runs(from)?;
-    if !force {
-        refuse_unknown_code(&records, from)?;
-    }
     let place = place_of(&records, from)?;
     let (results, plots) = (place.results(root), place.plots(root));
+    if !force {
+        refuse_unknown_code(&records, from, root)?;
+        refuse_incomplete(&records, from)?;
+        refuse_to_lose(&[&results, &plots], root)?;
+    }
     let same = |path: &Path| path.canonicalize().ok();
     ensure!(
         same(from) != same(&results),
@@ -67,7 +74,21 @@ pub fn publish_to(root: &Path, from: &Path, force: bool) -> anyhow::Result<Publi
 }
 
 /// Nobody else could make such rows again.
-fn refuse_unknown_code(records: &[Record], from: &Path) -> anyhow::Result<()> {
+fn refuse_unknown_code(records: &[Record], from: &Path, root: &Path) -> anyhow::Result<()> {
+    let commits: BTreeSet<&String> = records
+        .iter()
+        .filter_map(|row| row.commit.as_ref())
+        .collect();
+    for commit in commits {
+        let object = format!("{commit}^{{commit}}");
+        let known = git(root, &["cat-file", "-e", &object]);
+        ensure!(
+            known.is_none_or(|(is_known, _)| is_known),
+            "{}: its commit {commit} is not in this repository, so that nobody can make the runs again: give --force to \
+             publish them all the same",
+            from.display()
+        );
+    }
     let count = |is: fn(&&Record) -> bool| records.iter().filter(is).count();
     let dirty = count(|record| record.dirty == Some(true));
     let unknown = count(|record| record.commit.is_none());
@@ -83,6 +104,87 @@ fn refuse_unknown_code(records: &[Record], from: &Path) -> anyhow::Result<()> {
     )
 }
 
+/// What the rows rest on: the manifest whose digest they name, and the machine.
+fn refuse_incomplete(records: &[Record], from: &Path) -> anyhow::Result<()> {
+    let last = records.last().expect("a folder without rows is not read");
+    let text = |name: &str| {
+        let path = from.join(name);
+        let text = std::fs::read_to_string(&path);
+        text.with_context(|| {
+            format!(
+                "{}: belongs to the rows, and cannot be read",
+                path.display()
+            )
+        })
+    };
+    let manifest = Manifest::parse(last.manifest.clone(), MANIFEST, &text(MANIFEST)?);
+    let manifest = manifest.map_err(|error| anyhow!("{}: {error}", from.display()))?;
+    ensure!(
+        manifest.digest == last.manifest_sha256,
+        "{}: the rows name the manifest of SHA-256 {:.12}, and {MANIFEST} there has {:.12}",
+        from.display(),
+        last.manifest_sha256,
+        manifest.digest
+    );
+    let machine: toml::Table = text(MACHINE)?.parse().with_context(|| {
+        format!(
+            "{}: is no description of a machine",
+            from.join(MACHINE).display()
+        )
+    })?;
+    let name = machine.get("machine").and_then(|name| name.as_str());
+    ensure!(
+        name == Some(&last.machine),
+        "{}: the rows are of {}, and {MACHINE} there of {}",
+        from.display(),
+        last.machine,
+        name.unwrap_or("none")
+    );
+    ensure!(
+        records.iter().any(Record::is_measured),
+        "{}: none of its {} runs ended ok and verified",
+        from.display(),
+        records.len()
+    );
+    let (_, dropped) = read_rows(from)?;
+    ensure!(
+        dropped == 0,
+        "{}: {dropped} lines of runs.csv cannot be read: take them out first",
+        from.display()
+    );
+    Ok(())
+}
+
+/// That what stands there can be had again from the repository.
+fn refuse_to_lose(folders: &[&Path], root: &Path) -> anyhow::Result<()> {
+    for folder in folders.iter().filter(|folder| folder.exists()) {
+        let path = folder.display().to_string();
+        let changed = git(root, &["status", "--porcelain", "--ignored", "--", &path]);
+        let Some((true, changed)) = changed else {
+            continue;
+        };
+        ensure!(
+            changed.is_empty(),
+            "{path}: what stands there is not committed, and would be lost: commit it, move it away, or give --force"
+        );
+    }
+    Ok(())
+}
+
+/// Whether git succeeded, and what it said; `None` outside of a repository, or without git.
+fn git(root: &Path, arguments: &[&str]) -> Option<(bool, String)> {
+    if !root.join(".git").exists() {
+        return None;
+    }
+    let output = Command::new("git")
+        .current_dir(root)
+        .args(arguments)
+        .output()
+        .ok()?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Some((output.status.success(), said))
+}
+
 /// By the machine and the manifest that the rows name. A folder that is called after more than the manifest, such as the
 /// checkpoint that was loaded, keeps its name.
 fn place_of(records: &[Record], from: &Path) -> anyhow::Result<Place> {
@@ -93,6 +195,14 @@ fn place_of(records: &[Record], from: &Path) -> anyhow::Result<Place> {
             "{}: holds runs of {other} and of {}",
             from.display(),
             last.machine
+        );
+    }
+    let mut manifests = records.iter().map(|record| &record.manifest);
+    if let Some(other) = manifests.find(|manifest| **manifest != last.manifest) {
+        bail!(
+            "{}: holds runs of the manifests {other} and {}",
+            from.display(),
+            last.manifest
         );
     }
     let folder = std::path::absolute(from)?;

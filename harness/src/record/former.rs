@@ -16,6 +16,23 @@ pub fn is_read_apart(name: &str, schema: u32) -> bool {
     name == "spoilt_by" && schema <= SENTENCES
 }
 
+/// A column that former schemas had, or that meant something else in them: name, first schema, meaning.
+pub fn column(name: &str, schema: u32) -> Option<(&'static str, u32, &'static str)> {
+    match name {
+        "tuning" => Some((
+            "tuning",
+            3,
+            "What of the manifest's tuning the technique heeded, in words; columns of their own since schema 4.",
+        )),
+        "spoilt_by" if schema <= SENTENCES => Some((
+            "spoilt_by",
+            2,
+            "What may have spoilt its numbers, in sentences; codes since schema 4.",
+        )),
+        _ => None,
+    }
+}
+
 /// Fills in what a row of a former schema says in another way. `devices` says what each device of its machine is.
 pub fn bring_up_to_date(
     record: &mut Record,
@@ -139,7 +156,12 @@ mod tests {
 
     #[test]
     fn many_faults_spoil_a_former_run_too() {
-        let record = read_row(row("naive", 200, "200 major faults with a warm cache", ""));
+        let record = read_row(row(
+            "naive",
+            2000,
+            "2000 major faults with a warm cache",
+            "",
+        ));
         assert_eq!(record.spoilt_by, [Spoiling::Disk]);
     }
 }

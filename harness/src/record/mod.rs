@@ -5,7 +5,7 @@ mod table;
 
 use lab::{CapMechanism, Measures, Outcome, Spoiling, Status, Tuned, columns};
 
-pub use table::{Dropped, Rows, SCHEMA_FILE, as_json, dictionary, read, write_row};
+pub use table::{Dropped, Rows, SCHEMA_FILE, as_json, columns_of, dictionary, read, write_row};
 
 /// Raised when columns come, go, or change their meaning.
 pub const SCHEMA: u32 = 5;

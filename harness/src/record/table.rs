@@ -1,6 +1,6 @@
 //! Rows as text: written, and read again by the names of their columns. What cannot be read is named by its line and left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::Context;
@@ -65,6 +65,7 @@ pub fn read(bytes: &[u8], path: &Path, devices: &BTreeMap<String, String>) -> an
         "{}: line 1 does not name the columns of a record of runs",
         path.display()
     );
+    let mut ids = HashSet::new();
     for row in reader.records() {
         let (line, fields) = match &row {
             Ok(row) => (
@@ -78,7 +79,11 @@ pub fn read(bytes: &[u8], path: &Path, devices: &BTreeMap<String, String>) -> an
         };
         let record = fields.and_then(|fields| record(&names, &fields, devices));
         match record {
-            Ok(record) => rows.records.push(record),
+            Ok(record) if ids.insert(record.run_id.clone()) => rows.records.push(record),
+            Ok(record) => rows.dropped.push(Dropped {
+                line,
+                reason: format!("it is a second row of run {}", record.run_id),
+            }),
             Err(reason) => rows.dropped.push(Dropped { line, reason }),
         }
     }
@@ -111,8 +116,49 @@ fn record(
     fill(Record::COLUMNS, &mut record, &given, schema)?;
     fill(Measures::COLUMNS, &mut record.measures, &given, schema)?;
     former::bring_up_to_date(&mut record, &given, devices)?;
+    check(&record)?;
     Ok(record)
 }
+
+/// That nothing in it is impossible.
+fn check(record: &Record) -> Result<(), String> {
+    for column in Measures::COLUMNS {
+        let value = (column.number)(&record.measures);
+        let seconds = value.filter(|_| column.unit == Unit::Seconds);
+        if let Some(seconds) = seconds.filter(|seconds| !(0.0..MOST_SECONDS).contains(seconds)) {
+            return Err(format!(
+                "column {}: a run of {seconds} s is none",
+                column.name
+            ));
+        }
+        let bytes = value.filter(|_| column.unit == Unit::Bytes);
+        if let Some(bytes) = bytes.filter(|bytes| *bytes > MOST_BYTES) {
+            return Err(format!(
+                "column {}: {bytes} bytes are in no machine",
+                column.name
+            ));
+        }
+    }
+    if record.is_measured()
+        && (record.model_bytes == 0 || record.measures.load_seconds == Some(0.0))
+    {
+        return Err("a model without bytes, or a load in no time".to_owned());
+    }
+    // They become parts of file names.
+    let names = [&record.model, &record.device, &record.dtype, &record.cache];
+    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
+        return Err(format!(
+            "`{name}` is no name of a model, device, dtype or cache state"
+        ));
+    }
+    Ok(())
+}
+
+/// No run takes a year.
+const MOST_SECONDS: f64 = 3e7;
+
+/// No machine has an exbibyte.
+const MOST_BYTES: f64 = 1.2e18;
 
 fn fill<T>(
     columns: &[Column<T>],
@@ -172,10 +218,27 @@ struct Dictionary {
     columns: Vec<Entry>,
 }
 
-/// The data dictionary: every column with its unit, how it comes about, and what it means.
-pub fn dictionary() -> String {
-    fn entries<T>(columns: &[Column<T>]) -> impl Iterator<Item = Entry> {
-        columns.iter().map(|column| Entry {
+/// The data dictionary of a file with these columns, of this schema: each with its unit, how it comes about, and what it means.
+pub fn dictionary(schema: u32, names: &[String]) -> String {
+    let dictionary = Dictionary {
+        schema,
+        about: "Columns of runs.csv: a row is a run in a process of its own. An empty field was not measured. `how`: given was \
+                asked for or looked up; exact is by the instrument that keeps the mark; marks was read at every phase mark; \
+                sampled was read every 1 to 4 ms; computed follows from other columns.",
+        columns: names
+            .iter()
+            .filter_map(|name| entry(name, schema))
+            .collect(),
+    };
+    let text = serde_json::to_string_pretty(&dictionary).expect("a dictionary is JSON");
+    text + "\n"
+}
+
+/// What is said of a column in files of a schema.
+fn entry(name: &str, schema: u32) -> Option<Entry> {
+    fn of<T>(columns: &[Column<T>], name: &str) -> Option<Entry> {
+        let column = columns.iter().find(|column| column.name == name)?;
+        Some(Entry {
             name: column.name,
             unit: column.unit,
             how: column.how,
@@ -183,17 +246,30 @@ pub fn dictionary() -> String {
             meaning: column.meaning,
         })
     }
-    let dictionary = Dictionary {
-        schema: SCHEMA,
-        about: "Columns of runs.csv: a row is a run in a process of its own. An empty field was not measured. `how`: given was \
-                asked for or looked up; exact is by the instrument that keeps the mark; marks was read at every phase mark; \
-                sampled was read every 1 to 4 ms; computed follows from other columns.",
-        columns: entries(Record::COLUMNS)
-            .chain(entries(Measures::COLUMNS))
-            .collect(),
+    if let Some((name, since_schema, meaning)) = former::column(name, schema) {
+        return Some(Entry {
+            name,
+            unit: Unit::Text,
+            how: How::Given,
+            since_schema,
+            meaning,
+        });
+    }
+    of(Record::COLUMNS, name).or_else(|| of(Measures::COLUMNS, name))
+}
+
+/// The columns that a file names, and the newest schema of its rows.
+pub fn columns_of(bytes: &[u8]) -> (u32, Vec<String>) {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
+    let names: Vec<String> = match reader.headers() {
+        Ok(names) => names.iter().map(str::to_owned).collect(),
+        Err(_) => Vec::new(),
     };
-    let text = serde_json::to_string_pretty(&dictionary).expect("a dictionary is JSON");
-    text + "\n"
+    let place = names.iter().position(|name| name == "schema");
+    let rows = reader.records().flatten();
+    let schemas = rows.filter_map(|row| row.get(place?)?.parse::<u32>().ok());
+    let schema = schemas.filter(|schema| *schema <= SCHEMA).max();
+    (schema.unwrap_or(SCHEMA), names)
 }
 
 #[cfg(test)]
@@ -205,13 +281,14 @@ mod tests {
     fn example() -> Record {
         Record {
             run_id: "a".to_owned(),
+            model_bytes: 1,
             status: Status::Ok,
             reason: Some("with, a comma and \"quotes\"".to_owned()),
             spoilt_by: vec![Spoiling::Disk, Spoiling::Swap],
             threads: Some(2),
             measures: Measures {
                 load_seconds: Some(0.125),
-                host_heap_peak_bytes: Some(u64::MAX),
+                host_heap_peak_bytes: Some(1 << 60),
                 ..Measures::default()
             },
             ..Record::unmeasured()
@@ -234,7 +311,7 @@ mod tests {
     fn a_row_as_an_object_has_numbers_and_nulls() {
         let object = as_json(&example());
         assert_eq!(object["load_seconds"], 0.125);
-        assert_eq!(object["host_heap_peak_bytes"], u64::MAX);
+        assert_eq!(object["host_heap_peak_bytes"], 1u64 << 60);
         assert_eq!(object["verified"], false);
         assert_eq!(object["status"], "ok");
         assert_eq!(object["queue_depth"], Value::Null);
@@ -245,19 +322,25 @@ mod tests {
         let mut text = write_row(&example(), true).unwrap();
         text.extend(b"rubbish\n");
         let good = String::from_utf8(write_row(&example(), false).unwrap()).unwrap();
-        text.extend(good.replace(",ok,", ",fine,").bytes());
-        text.extend(good.replacen("5,", "9,", 1).bytes());
-        text.extend(good.replace("0.125", "inf").bytes());
-        text.extend(good.bytes());
+        let named = |id: &str, row: &str| row.replacen(",a,", &format!(",{id},"), 1);
+        let wrong = [
+            (named("b", &good.replace(",ok,", ",fine,")), "status"),
+            (named("c", &good.replacen("5,", "9,", 1)), "schema is `9`"),
+            (named("d", &good.replace("0.125", "inf")), "load_seconds"),
+            (named("e", &good.replace("0.125", "-1")), "a run of -1 s"),
+            (good.clone(), "a second row of run a"),
+        ];
+        for (row, _) in &wrong {
+            text.extend(row.bytes());
+        }
+        text.extend(named("z", &good).bytes());
         let rows = read_text(&text).unwrap();
-        assert_eq!(rows.records.len(), 2);
+        let ids: Vec<&str> = rows.records.iter().map(|row| &*row.run_id).collect();
+        assert_eq!(ids, ["a", "z"]);
         let lines: Vec<u64> = rows.dropped.iter().map(|dropped| dropped.line).collect();
-        assert_eq!(lines, [3, 4, 5, 6]);
-        for (dropped, expected) in
-            rows.dropped
-                .iter()
-                .zip(["1 fields", "status", "schema is `9`", "load_seconds"])
-        {
+        assert_eq!(lines, [3, 4, 5, 6, 7, 8]);
+        assert!(rows.dropped[0].reason.contains("1 fields"));
+        for (dropped, (_, expected)) in rows.dropped[1..].iter().zip(&wrong) {
             assert!(dropped.reason.contains(expected), "{dropped:?}");
         }
     }
@@ -271,9 +354,12 @@ mod tests {
 
     #[test]
     fn the_dictionary_has_every_column_with_unit_meaning_and_schema() {
-        let dictionary: serde_json::Value = serde_json::from_str(&dictionary()).unwrap();
-        let columns = dictionary["columns"].as_array().unwrap();
         let written = String::from_utf8(write_row(&example(), true).unwrap()).unwrap();
+        let (schema, names) = columns_of(written.as_bytes());
+        assert_eq!(schema, SCHEMA);
+        let dictionary = dictionary(schema, &names);
+        let dictionary: serde_json::Value = serde_json::from_str(&dictionary).unwrap();
+        let columns = dictionary["columns"].as_array().unwrap();
         let header: Vec<&str> = written.lines().next().unwrap().split(',').collect();
         let names: Vec<&str> = columns
             .iter()

@@ -9,9 +9,8 @@ use crate::columns::{Cell, read_word};
 /// From this share of a load's time on, a disturbance spoils what was timed.
 pub const SPOILING_SHARE: f64 = 0.05;
 
-/// What a page fault that reads from a disk can have cost where the kernel does not tell: about ten times what a solid-state disk
-/// takes for a page (some 100 microseconds).
-const FAULT_SECONDS: f64 = 1e-3;
+/// What a page fault that reads from a disk costs where the kernel does not tell: about what a solid-state disk takes for a page.
+const FAULT_SECONDS: f64 = 1e-4;
 
 /// One kind of disturbance that spoilt a run. The names are codes: they stand in records, and stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -250,7 +249,7 @@ mod tests {
         assert_eq!(spoilt(faults(1, Some(0.02), 0.3)), [Spoiling::Disk]);
         // Where the kernel does not tell how long they took.
         assert_eq!(spoilt(faults(1, None, 0.3)), []);
-        assert_eq!(spoilt(faults(40, None, 0.3)), [Spoiling::Disk]);
+        assert_eq!(spoilt(faults(400, None, 0.3)), [Spoiling::Disk]);
         let stolen = |seconds| Measures {
             stolen_seconds: Some(seconds),
             ..load_of(1.0)
