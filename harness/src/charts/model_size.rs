@@ -74,13 +74,20 @@ const LOAD: Panel = Panel {
 };
 
 impl Panel {
-    fn of(instrument: Instrument) -> Panel {
+    /// In the unit that the largest of these lines is read in best.
+    fn of(instrument: Instrument, lines: &[&Line]) -> Panel {
+        let peaks = lines.iter().filter_map(|line| (instrument.peak)(line));
+        let most = peaks.map(|spread| spread.median).fold(0.0, f64::max);
+        let (unit, scale) = match most < GIB / 2.0 {
+            true => ("MiB", GIB / 1024.0),
+            false => ("GiB", GIB),
+        };
         Panel {
             title: instrument.label,
             measure: instrument.peak,
             quantity: Quantity::Memory,
-            unit: "GiB",
-            scale: GIB,
+            unit,
+            scale,
         }
     }
 }
@@ -105,9 +112,10 @@ pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
     }
     let mut panels: Vec<Panel> = Vec::new();
     if series.lines.iter().any(|line| !line.is_unified) {
-        panels.push(Panel::of(instrument::DEVICE));
+        panels.push(Panel::of(instrument::DEVICE, &series.lines));
     }
-    panels.extend([Panel::of(instrument::of_host(&series.lines)), LOAD]);
+    let host = instrument::of_host(&series.lines);
+    panels.extend([Panel::of(host, &series.lines), LOAD]);
     let mut names: Vec<&str> = series
         .lines
         .iter()
@@ -246,7 +254,7 @@ fn plot(
     for (order, curve) in curves.iter().enumerate() {
         let above = curves[order + 1..].iter();
         let hiding = above.filter(|other| end(other).abs_diff(end(curve)) <= 4);
-        let breadth = 3 + 4 * hiding.count() as u32;
+        let breadth = 3 + 4 * hiding.count().min(MOST_STRIPES) as u32;
         let points = curve.points.iter().map(pixel).collect();
         pen.line(points, &colour(curve.place), breadth)?;
     }
@@ -255,7 +263,7 @@ fn plot(
             pen.marker(pixel(point), shape(curve.place), &colour(curve.place))?;
         }
     }
-    names(pen, frame.right, curves, &y, (top + 24, bottom))
+    names(pen, frame.right, curves, (&x, &y), (top + 24, bottom))
 }
 
 /// The names at the right ends of the curves, moved apart where they would overlap.
@@ -263,7 +271,7 @@ fn names(
     pen: &Pen<'_>,
     right: i32,
     curves: &[Curve],
-    y: &Scale,
+    (x, y): (&Scale, &Scale),
     (top, bottom): (i32, i32),
 ) -> anyhow::Result<()> {
     let end = |curve: &Curve| curve.points.last().map_or(0, |point| y.pixel(point.1));
@@ -282,7 +290,13 @@ fn names(
     }
     for (curve, place) in order.into_iter().zip(places) {
         let colour = colour(curve.place);
-        let pointer = vec![(right + 2, end(curve)), (right + 16, place)];
+        // From the last point, which may be of a smaller model than others'.
+        let last = curve.points.last().map_or(right, |point| x.pixel(point.0));
+        let pointer = vec![
+            (last, end(curve)),
+            (right + 2, end(curve)),
+            (right + 16, place),
+        ];
         pen.line(pointer, &colour, 1)?;
         pen.marker((right + POINTERS, place), shape(curve.place), &colour)?;
         let at = (right + POINTERS + 12, place);
@@ -290,6 +304,9 @@ fn names(
     }
     Ok(())
 }
+
+/// More curves on one another than this are not told apart by stripes.
+const MOST_STRIPES: usize = 3;
 
 fn colour(place: usize) -> RGBColor {
     SERIES[place % SERIES.len()]
