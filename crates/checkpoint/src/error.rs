@@ -1,6 +1,11 @@
 //! What can be wrong with a checkpoint, said to a person.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+use crate::file::Special;
+use crate::foreign::Foreign;
+use crate::format::Other;
 
 /// Why a checkpoint could not be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,42 @@ pub enum Error {
     NoDirectIo {
         /// The file.
         path: PathBuf,
+    },
+    /// The path leads to no regular file.
+    #[error("{}: is no regular file: {special}", path.display())]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+        /// What it leads to.
+        special: Special,
+    },
+    /// The file or folder is something else than a checkpoint that is read here.
+    #[error("{}: {kind}", path.display())]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is.
+        kind: Foreign,
+    },
+    /// A file of PyTorch's has no state dict where one is looked for.
+    #[error("{}: {}{holds}", path.display(), absent(asked.as_deref()))]
+    NoStateDict {
+        /// The file.
+        path: PathBuf,
+        /// The key that was asked for.
+        asked: Option<String>,
+        /// What the file holds instead.
+        holds: Holds,
+    },
+    /// None of a checkpoint's entries is a tensor that can be read.
+    #[error("{}: holds no weights: {}", path.display(), unreadable(*entries, first))]
+    NoWeights {
+        /// The file or folder.
+        path: PathBuf,
+        /// How many entries there are.
+        entries: usize,
+        /// One of them, a tensor where there is one.
+        first: Other,
     },
     /// The file is not the checkpoint it should be.
     #[error("{}: {reason}", path.display())]
@@ -45,5 +86,83 @@ impl Error {
             path: path.to_owned(),
             reason: reason.into(),
         }
+    }
+}
+
+/// What a file of PyTorch's holds in which no state dict is found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Holds {
+    /// Dictionaries with tensors, under other keys than the usual ones. [`Checkpoint::open_at`](crate::Checkpoint::open_at)
+    /// opens one of them.
+    StateDicts {
+        /// The largest of them, the largest first.
+        found: Vec<StateDictAt>,
+        /// How many more there are.
+        more: usize,
+    },
+    /// A whole module.
+    Module {
+        /// The path of keys to it; empty where it is all that the file holds.
+        key: String,
+        /// Its class.
+        class: String,
+    },
+    /// A tensor without a name.
+    Tensor,
+    /// No tensor at all.
+    Nothing,
+}
+
+/// A dictionary with tensors in a file of PyTorch's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateDictAt {
+    /// The path of keys to it, with dots between them: `ema.state_dict`.
+    pub key: String,
+    /// How many tensors it has of its own.
+    pub tensors: usize,
+}
+
+impl fmt::Display for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holds::StateDicts { found, more } => {
+                let found: Vec<String> = found
+                    .iter()
+                    .map(|found| match found.tensors {
+                        1 => format!("`{}` (1 tensor)", found.key),
+                        tensors => format!("`{}` ({tensors} tensors)", found.key),
+                    })
+                    .collect();
+                write!(f, "tensors are under the key {}", found.join(", "))?;
+                if *more > 0 {
+                    write!(f, " and {more} more")?;
+                }
+                f.write_str(": choose one by its key")
+            }
+            Holds::Module { key, class } => {
+                match &**key {
+                    "" => write!(f, "it is a whole pickled module, of the class {class}")?,
+                    key => write!(f, "`{key}` is a whole pickled module, of the class {class}")?,
+                }
+                f.write_str(", which nothing but its Python code can make: save its weights, with torch.save(model.state_dict(), path)")
+            }
+            Holds::Tensor => f.write_str("it holds one tensor, which has no name: save {\"name\": tensor}"),
+            Holds::Nothing => f.write_str("it holds no tensors at all: save the weights, with torch.save(model.state_dict(), path)"),
+        }
+    }
+}
+
+fn absent(asked: Option<&str>) -> String {
+    match asked {
+        Some(key) => format!("holds no state dict at `{key}`: "),
+        None => "holds no state dict where one is looked for: ".to_owned(),
+    }
+}
+
+fn unreadable(entries: usize, first: &Other) -> String {
+    let Other { name, reason } = first;
+    match entries - 1 {
+        0 => format!("`{name}` {reason}"),
+        more => format!("`{name}` {reason} (and none of the other {more} can be read)"),
     }
 }

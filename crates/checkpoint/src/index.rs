@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::format::Other;
-use crate::{Access, Digest, Dtype, Error, Format, Hasher, Reader};
+use crate::foreign::{self, Foreign};
+use crate::format::{Other, Shard};
+use crate::{Access, Digest, Dtype, Error, Format, Hasher, Reader, Unreadable, file};
 
 /// An opened checkpoint: its tensors as ranges of bytes. Holds no weights and no open file.
 #[derive(Debug, Clone)]
@@ -17,6 +18,7 @@ pub struct Checkpoint {
     by_name: HashMap<String, usize>,
     others: Vec<Other>,
     metadata: BTreeMap<String, String>,
+    shard: Option<Shard>,
 }
 
 /// Where a tensor lies, and how its bytes are to be read.
@@ -51,21 +53,68 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// If the path does not exist, is none of these formats, is truncated, or contradicts itself.
+    /// If the path does not exist, is none of these formats, is truncated, contradicts itself, or holds no tensor that can be
+    /// read.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
-        let path = &whole_in(path.as_ref());
+        Checkpoint::open_found(path.as_ref(), None)
+    }
+
+    /// The same of a file of PyTorch's with several state dicts, or with one under a key of its own: of that at `key`, a path
+    /// of keys with dots between them (`ema.state_dict`). The empty key is the whole of what was saved.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::open`]; or if there is no such key, and the error names those there are.
+    pub fn open_at(path: impl AsRef<Path>, key: &str) -> Result<Checkpoint, Error> {
+        Checkpoint::open_found(path.as_ref(), Some(key))
+    }
+
+    fn open_found(path: &Path, key: Option<&str>) -> Result<Checkpoint, Error> {
+        let path = &whole_in(path);
         let format = Format::detect(path)?;
-        let found = format.read_index(path)?;
+        let found = format.read_index(path, key)?;
         found.tensors.iter().try_for_each(TensorRange::check)?;
         let by_name = by_name(path, &found.tensors)?;
-        Ok(Checkpoint {
+        let checkpoint = Checkpoint {
             path: path.to_owned(),
             format,
             tensors: found.tensors,
             by_name,
             others: found.others,
             metadata: found.metadata,
-        })
+            shard: match format {
+                Format::Safetensors | Format::Pth => Shard::of(path),
+                _ => None,
+            },
+        };
+        checkpoint.check()?;
+        Ok(checkpoint)
+    }
+
+    /// That it is a model's, as far as that can be told without the model.
+    fn check(&self) -> Result<(), Error> {
+        let tensors = self.tensors.iter().map(|tensor| &*tensor.name);
+        let others = self.others.iter().map(|other| &*other.name);
+        if foreign::is_adapter(&self.path, tensors.chain(others)) {
+            return Err(Error::Foreign {
+                path: self.path.clone(),
+                kind: Foreign::Adapter,
+            });
+        }
+        if !self.tensors.is_empty() {
+            return Ok(());
+        }
+        let is_tensor = |other: &&Other| other.reason != Unreadable::NoTensor;
+        let first = self.others.iter().find(is_tensor);
+        match first.or(self.others.first()) {
+            // A checkpoint without entries lacks what is asked of it, by name.
+            None => Ok(()),
+            Some(first) => Err(Error::NoWeights {
+                path: self.path.clone(),
+                entries: self.others.len(),
+                first: first.clone(),
+            }),
+        }
     }
 
     /// The same checkpoint with its tensors named and laid out otherwise: parts of them, transposed, or one under two
@@ -101,6 +150,12 @@ impl Checkpoint {
     /// Entries that are no tensors that could be loaded, such as masks of booleans.
     pub fn others(&self) -> &[Other] {
         &self.others
+    }
+
+    /// That it is a file which is one of several, opened without the others: what is said of a model's size by its tensors is
+    /// then wrong.
+    pub fn shard(&self) -> Option<&Shard> {
+        self.shard.as_ref()
     }
 
     /// What the checkpoint says of itself in words, by names: the metadata of safetensors files, and numbers and texts that
@@ -330,19 +385,11 @@ impl TensorRange {
         self.offset.checked_add(bytes)
     }
 
-    /// That it has elements, that they lie within the file, and can be read from there.
+    /// That its elements lie within the file, and can be read from there.
     fn check(&self) -> Result<(), Error> {
         let refused = |reason| Err(Error::invalid(&self.file, reason));
-        let length = std::fs::metadata(&self.file)
-            .map_err(Error::io(&self.file, "open"))?
-            .len();
+        let length = file::check(&self.file)?;
         let name = &self.name;
-        if self.shape.contains(&0) {
-            return refused(format!(
-                "tensor `{name}` of shape {:?} is empty",
-                self.shape
-            ));
-        }
         if self.shape.len() > 2 && !self.is_contiguous() {
             return refused(format!(
                 "tensor `{name}` of shape {:?} is not contiguous: call .contiguous() on it before saving",

@@ -16,13 +16,20 @@
 //! Several files with an index (Hugging Face's sharded checkpoints) are ranges in several files. A tensor need not lie in
 //! a row: transposed matrices and parts of others are ranges with strides, and are gathered as they are read.
 //!
-//! Limits: headers up to 100 MB (safetensors' own limit) and pickles up to 16 MiB; tensors are f32, f16 or bf16 (others are
-//! listed but cannot be read as weights), little-endian, and contiguous where they have more than two dimensions.
+//! Nothing but regular files is opened: a pipe or a device is refused by name. What is no checkpoint is told by its first bytes,
+//! with what to do about it ([`Foreign`]). An entry that cannot be read is listed with the reason ([`Checkpoint::others`]), and
+//! is an error for whoever asks for it, and for nobody else.
+//!
+//! Limits: headers up to 100 MB (safetensors' own limit) and pickles up to 256 MiB, of which at most about 256 MiB is kept while
+//! they are read, whatever logs they hold; tensors are f32, f16, bf16 or i8 (others are listed but cannot be read as weights),
+//! little-endian, and contiguous where they have more than two dimensions.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod digest;
 mod dtype;
 mod error;
+mod file;
+mod foreign;
 mod format;
 mod index;
 mod map;
@@ -34,8 +41,10 @@ mod write;
 
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
-pub use error::Error;
-pub use format::{Format, Other};
+pub use error::{Error, Holds, StateDictAt};
+pub use file::Special;
+pub use foreign::Foreign;
+pub use format::{Format, Other, Shard, Unreadable};
 pub use index::{Checkpoint, TensorRange};
 pub use map::{Mapped, PrivateMap};
 pub use reader::{Access, Aligned, Reader, blocks, open, read_at};

@@ -1,7 +1,6 @@
 //! A checkpoint mapped into memory.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::sync::Arc;
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 use crate::strided::gather;
-use crate::{Checkpoint, Error, TensorRange};
+use crate::{Checkpoint, Error, TensorRange, file};
 
 /// The files of a checkpoint, mapped read-only. Pages are read when they are touched, and the kernel
 /// may drop them again: they are copies of the file.
@@ -34,7 +33,7 @@ impl Mapped {
         for tensor in checkpoint.tensors() {
             let path = &tensor.file;
             if !files.contains_key(path) {
-                let file = File::open(path).map_err(Error::io(path, "open"))?;
+                let (file, _) = file::open(path)?;
                 // SAFETY: passed on to the caller of this function.
                 let map = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))?;
                 files.insert(Arc::clone(path), map);
@@ -95,8 +94,7 @@ impl PrivateMap {
     pub unsafe fn new(tensor: &TensorRange, rows: Range<usize>) -> Result<PrivateMap, Error> {
         let range = tensor.span(rows);
         let path = &tensor.file;
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let length = file.metadata().map_err(Error::io(path, "open"))?.len();
+        let (file, length) = file::open(path)?;
         if length < range.end {
             return Err(Error::invalid(path, "has shrunk since it was opened"));
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::strided::gather;
-use crate::{Error, TensorRange};
+use crate::{Error, TensorRange, file};
 
 /// What direct I/O asks of offsets, lengths and memory: the block of any disk, and a page.
 const BLOCK: usize = 4096;
@@ -82,8 +82,9 @@ impl Reader {
 ///
 /// # Errors
 ///
-/// If the file is not there, or its file system knows no direct I/O.
+/// If the file is not there, is no regular one, or its file system knows no direct I/O.
 pub fn open(path: &Path, access: Access) -> Result<File, Error> {
+    file::check(path)?;
     let mut options = File::options();
     options.read(true);
     if access == Access::Direct {

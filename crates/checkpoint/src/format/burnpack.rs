@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Found, header};
+use super::{Found, Unreadable, header};
 use crate::index::contiguous_strides;
 use crate::write::{Source, Written};
-use crate::{Dtype, Error, TensorRange};
+use crate::{Dtype, Error, TensorRange, file};
 
 /// `BURN` as a number, little-endian like all that follows.
 const MAGIC: &[u8; 4] = b"NRUB";
@@ -42,8 +42,7 @@ struct Tensor {
 
 pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     let invalid = |reason: String| Error::invalid(path, reason);
-    let mut file = File::open(path).map_err(Error::io(path, "open"))?;
-    let length = file.metadata().map_err(Error::io(path, "open"))?.len();
+    let (mut file, length) = file::open(path)?;
     let mut head = [0; HEAD_BYTES as usize];
     if file.read_exact(&mut head).is_err() {
         return Err(invalid("is a truncated burnpack file".to_owned()));
@@ -77,14 +76,19 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
             .map(|&size| usize::try_from(size).ok())
             .collect();
         let range = match (&tensor.dtype, shape) {
-            (_, None) => Err(format!("has the impossible shape {:?}", tensor.shape)),
+            (_, None) => Err(Unreadable::Unsupported(format!(
+                "has the impossible shape {:?}",
+                tensor.shape
+            ))),
             (ciborium::Value::Text(dtype), Some(shape)) => match &**dtype {
                 "F32" => Ok((Dtype::F32, shape)),
                 "F16" => Ok((Dtype::F16, shape)),
                 "BF16" => Ok((Dtype::Bf16, shape)),
-                other => Err(format!("is {other}: weights are f32, f16 or bf16")),
+                other => Err(Unreadable::Dtype(other.to_owned())),
             },
-            _ => Err("is quantised by Burn: see prequantized".to_owned()),
+            _ => Err(Unreadable::Unsupported(
+                "is quantised by Burn: see prequantized".to_owned(),
+            )),
         };
         let range = match range {
             Ok((dtype, shape)) => {

@@ -2,21 +2,26 @@
 
 mod burnpack;
 mod folder;
+mod found;
 mod header;
 mod safetensors;
+mod shard;
 mod sharded;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use found::Found;
+pub use found::{Other, Unreadable};
+pub use shard::Shard;
+
+use crate::foreign;
 use crate::write::{Source, Written};
-use crate::{Error, TensorMeta, TensorRange, pth};
+use crate::{Error, TensorMeta, file, pth};
 
 /// How a checkpoint is laid out on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,43 +43,6 @@ pub enum Format {
     Burnpack,
     /// What Burn's named MessagePack recorder writes and reads.
     NamedMpk,
-}
-
-/// What a format's reader finds.
-#[derive(Default)]
-pub(crate) struct Found {
-    pub tensors: Vec<TensorRange>,
-    pub others: Vec<Other>,
-    /// What a file says of itself in words, by names.
-    pub metadata: BTreeMap<String, String>,
-}
-
-impl Found {
-    /// A tensor of these elements, or why it is none that can be loaded.
-    pub fn add(&mut self, name: &str, tensor: Result<TensorRange, String>) {
-        match tensor {
-            Ok(tensor) => self.tensors.push(tensor),
-            Err(reason) => self.others.push(Other {
-                name: name.to_owned(),
-                reason,
-            }),
-        }
-    }
-
-    pub fn append(&mut self, mut more: Found) {
-        self.tensors.append(&mut more.tensors);
-        self.others.append(&mut more.others);
-        self.metadata.append(&mut more.metadata);
-    }
-}
-
-/// An entry of a checkpoint that cannot be loaded: a mask of booleans, say, or a number.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Other {
-    /// Its name.
-    pub name: String,
-    /// What it is instead, as the end of a sentence.
-    pub reason: String,
 }
 
 impl Format {
@@ -138,7 +106,7 @@ impl Format {
 
     /// Whether a folder holds several files and their index.
     pub(crate) fn is_sharded(folder: &Path) -> bool {
-        sharded::index_path(folder).is_file()
+        sharded::index_path(folder).exists()
     }
 
     /// Tells the format by the first bytes.
@@ -150,34 +118,33 @@ impl Format {
         if let Some(format) = sharded::format_of(&sharded::index_path(path)) {
             return Ok(format);
         }
-        let mut start = [0; 9];
-        let file = File::open(path).map_err(Error::io(path, "open"))?;
-        let length = file
-            .take(start.len() as u64)
-            .read(&mut start)
+        let (file, _) = file::open(path)?;
+        let mut start = Vec::new();
+        file.take(foreign::START_BYTES as u64)
+            .read_to_end(&mut start)
             .map_err(Error::io(path, "read"))?;
-        match &start[..length] {
-            [b'P', b'K', 3, 4, ..] => Ok(Format::Pth),
+        match &start[..] {
+            [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => Ok(Format::Pth),
             [b'N', b'R', b'U', b'B', ..] => Ok(Format::Burnpack),
-            [_, _, _, _, _, _, _, _, b'{'] => Ok(Format::Safetensors),
-            // A pickle protocol mark, and the magic number of torch.save before 1.6 behind it.
-            [0x80, 2, 0x8a, ..] => Err(Error::invalid(
-                path,
-                "is in the legacy format of torch.save: load it in PyTorch and save it again, with torch.save(state_dict, \
-                 path) of 1.6 or newer",
-            )),
-            _ => Err(Error::invalid(
-                path,
-                "is no checkpoint that is known here: safetensors, a PyTorch .pth, .pt or .bin, Burn's burnpack, a folder of \
-                 per-tensor safetensors files, or the index of a sharded checkpoint",
-            )),
+            [_, _, _, _, _, _, _, high, b'{', ..] if is_length(*high) => Ok(Format::Safetensors),
+            _ => Err(Error::Foreign {
+                path: path.to_owned(),
+                kind: foreign::of_file(path, &start),
+            }),
         }
     }
 
-    pub(crate) fn read_index(self, path: &Path) -> Result<Found, Error> {
+    /// What a checkpoint holds: at a path of keys in it, where one is given, which only files of PyTorch's have.
+    pub(crate) fn read_index(self, path: &Path, key: Option<&str>) -> Result<Found, Error> {
+        if let (Some(key), false) = (key, self == Format::Pth) {
+            let reason = format!(
+                "is {self}, in which there are no keys to choose from: `{key}` is for a file of PyTorch's"
+            );
+            return Err(Error::invalid(path, reason));
+        }
         match self {
             Format::Safetensors => safetensors::read_index(path),
-            Format::Pth => pth::read_index(path),
+            Format::Pth => pth::read_index(path, key),
             Format::PerTensor => folder::read_index(path),
             Format::Sharded | Format::ShardedPth => sharded::read_index(path),
             Format::Int8 => safetensors::read_index(path),
@@ -218,6 +185,11 @@ impl Format {
         };
         tensors.iter().map(|tensor| weights(tensor) + around).sum()
     }
+}
+
+/// Whether this is the highest byte of a header's length, and not a character: a text in JSON may have a brace there, too.
+fn is_length(byte: u8) -> bool {
+    !(byte.is_ascii_graphic() || byte.is_ascii_whitespace())
 }
 
 impl fmt::Display for Format {

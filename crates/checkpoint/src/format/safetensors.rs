@@ -9,10 +9,10 @@ use std::sync::Arc;
 use safetensors::Dtype as StDtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::{Found, header};
+use super::{Found, Unreadable, header};
 use crate::index::contiguous_strides;
 use crate::write::{Source, Written};
-use crate::{Dtype, Error, TensorRange};
+use crate::{Dtype, Error, TensorRange, file};
 
 /// The data starts at a multiple of this (the header is padded with spaces, as the format allows), so
 /// that a reader with alignment needs, such as direct I/O, finds the first tensor on a page.
@@ -22,8 +22,7 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     let invalid = |reason: String| Error::invalid(path, reason);
-    let mut file = File::open(path).map_err(Error::io(path, "open"))?;
-    let length = file.metadata().map_err(Error::io(path, "open"))?.len();
+    let (mut file, length) = file::open(path)?;
     let mut start = [0; 8];
     let header_bytes = match file.read_exact(&mut start) {
         Ok(()) => u64::from_le_bytes(start),
@@ -65,9 +64,7 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
             StDtype::F16 => Ok(Dtype::F16),
             StDtype::BF16 => Ok(Dtype::Bf16),
             StDtype::I8 => Ok(Dtype::I8),
-            other => Err(format!(
-                "is {other:?}: weights are f32, f16, bf16, or i8 with scales"
-            )),
+            other => Err(Unreadable::Dtype(format!("{other:?}"))),
         };
         let tensor = dtype.map(|dtype| TensorRange {
             name: name.clone(),

@@ -8,16 +8,15 @@
 //!
 //! or, of PyTorch's own files, `pytorch_model.bin.index.json`, `pytorch_model-00001-of-00004.bin` and so on.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Format, Found, header, safetensors};
+use super::{Format, Found, Unreadable, header, safetensors};
 use crate::write::{Source, Written};
-use crate::{Error, TensorMeta, pth};
+use crate::{Error, TensorMeta, file, pth};
 
 /// The index's name in its folder.
 const INDEX: &str = "model.safetensors.index.json";
@@ -30,18 +29,47 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// A file of a prepared checkpoint is as large as the hub's were for long, or a quarter of a small model.
 const MAX_FILE_BYTES: u64 = 5_000_000_000;
 
-#[derive(Serialize, Deserialize)]
+/// What is read of an index. The rest, such as a size that is no number, cannot be wrong: nobody asks for it.
+#[derive(Deserialize)]
 struct Index {
-    #[serde(default)]
-    metadata: Metadata,
     #[serde(deserialize_with = "header::unique")]
     weight_map: BTreeMap<String, String>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+/// What is written of one.
+#[derive(Serialize)]
+struct NewIndex {
+    metadata: Metadata,
+    weight_map: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
 struct Metadata {
-    #[serde(default)]
     total_size: u64,
+}
+
+impl Index {
+    fn read(path: &Path) -> Result<Index, Error> {
+        let (mut file, length) = file::open(path)?;
+        if length > MAX_INDEX_BYTES {
+            return Err(Error::invalid(
+                path,
+                "is larger than any index of a checkpoint",
+            ));
+        }
+        let text = header::read(path, &mut file, length)?;
+        serde_json::from_slice(&text).map_err(|error| {
+            Error::invalid(
+                path,
+                format!("is no index of a sharded checkpoint: {error}"),
+            )
+        })
+    }
+
+    /// The names of the files, each once.
+    fn files(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(|file| &**file).collect()
+    }
 }
 
 /// The index of a folder, which may have none, or the path of an index itself.
@@ -56,31 +84,20 @@ pub(super) fn index_path(path: &Path) -> PathBuf {
 
 pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     let path = index_path(path);
-    let length = std::fs::metadata(&path)
-        .map_err(Error::io(&path, "open"))?
-        .len();
-    if length > MAX_INDEX_BYTES {
-        return Err(Error::invalid(
-            &path,
-            "is larger than any index of a checkpoint",
-        ));
-    }
-    let mut file = File::open(&path).map_err(Error::io(&path, "open"))?;
-    let text = header::read(&path, &mut file, length)?;
+    let index = Index::read(&path)?;
     let invalid = |reason: String| Error::invalid(&path, reason);
-    let index: Index = serde_json::from_slice(&text)
-        .map_err(|error| invalid(format!("is no index of a sharded checkpoint: {error}")))?;
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut files: Vec<&String> = index.weight_map.values().collect();
-    files.sort();
-    files.dedup();
     let mut found = Found::default();
-    for name in files {
+    for name in index.files() {
         if !header::is_file_name(name) {
             let reason = format!("names `{name}`, which is no file of its own folder");
             return Err(invalid(reason));
         }
         let file = folder.join(name);
+        if !file.exists() {
+            let reason = format!("names `{name}`, which is not there: get it, too");
+            return Err(invalid(reason));
+        }
         header::check_inside(folder, &file)?;
         let format = Format::detect(&file)?;
         if !matches!(format, Format::Safetensors | Format::Pth) {
@@ -88,9 +105,14 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
                 "names `{name}`, which is neither a safetensors file nor one of PyTorch's"
             )));
         }
-        let mut one = format.read_index(&file)?;
+        let mut one = format.read_index(&file, None)?;
         // What the index does not name, or names elsewhere, is no part of the checkpoint.
-        let is_here = |tensor: &str| index.weight_map.get(tensor) == Some(name);
+        let is_here = |tensor: &str| {
+            index
+                .weight_map
+                .get(tensor)
+                .is_some_and(|file| file == name)
+        };
         one.tensors.retain(|tensor| is_here(&tensor.name));
         one.others.retain(|other| is_here(&other.name));
         found.append(one);
@@ -98,18 +120,46 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     let names = found.tensors.iter().map(|tensor| &*tensor.name);
     let others = found.others.iter().map(|other| &*other.name);
     let there: HashSet<&str> = names.chain(others).collect();
-    let missing = index
-        .weight_map
-        .keys()
-        .find(|name| !there.contains(&***name));
-    match missing {
-        None => Ok(found),
-        Some(name) => {
-            let file = &index.weight_map[name];
-            let reason = format!("says that `{file}` holds tensor `{name}`, and it does not");
-            Err(Error::invalid(&path, reason))
-        }
+    let missing = index.weight_map.iter();
+    let missing: Vec<_> = missing
+        .filter(|(name, _)| !there.contains(&***name))
+        .collect();
+    // Nobody may need it: a head that is the table of the tokens is listed by some and kept by none.
+    let index = path.file_name().unwrap_or_default().to_string_lossy();
+    for (name, file) in missing {
+        found.add(
+            name,
+            Err(Unreadable::Missing {
+                index: index.clone().into_owned(),
+                file: file.clone(),
+            }),
+        );
     }
+    Ok(found)
+}
+
+/// The index beside a file that names it as one of several; with how many there are.
+pub(super) fn index_of(file: &Path) -> Option<(PathBuf, usize)> {
+    /// Folders of more indices are none of a checkpoint.
+    const MAX_INDICES: usize = 8;
+    let folder = match file.parent()? {
+        parent if parent.as_os_str().is_empty() => Path::new("."),
+        parent => parent,
+    };
+    let name = file.file_name()?.to_str()?;
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let mut indices: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| format_of(path).is_some())
+        .take(MAX_INDICES)
+        .collect();
+    indices.sort();
+    indices.into_iter().find_map(|path| {
+        // One that cannot be read names nothing.
+        let index = Index::read(&path).ok()?;
+        let files = index.files();
+        (files.len() > 1 && files.contains(name)).then_some((path, files.len()))
+    })
 }
 
 /// What the index of this name is of; `None` if it is no index.
@@ -129,7 +179,7 @@ pub(super) fn write(folder: &Path, format: Format, source: Source<'_>) -> Result
         source.tensors(),
         MAX_FILE_BYTES.min((total_size / 4).max(1)),
     );
-    let mut index = Index {
+    let mut index = NewIndex {
         metadata: Metadata { total_size },
         weight_map: BTreeMap::new(),
     };
