@@ -1,9 +1,12 @@
 //! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
 
+pub mod configuration;
 pub mod derive;
 mod hold;
+pub mod hugging_face;
 mod import;
 mod sidecar;
+pub mod trained;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -17,6 +17,8 @@
 //! for any of it: a transposed matrix is a byte range with other strides ([`TensorRange::transposed`]). What stands before
 //! all names, `transformer.` or a wrapper's `module.`, is found out and need not be told.
 
+mod write;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
@@ -24,6 +26,8 @@ use checkpoint::{Checkpoint, TensorRange};
 use serde::Deserialize;
 
 use crate::Error;
+use write::Place;
+pub use write::{Blocks, FileTensor, write_tensors};
 
 const BUILT_IN: [&str; 3] = [
     include_str!("book.toml"),
@@ -91,6 +95,8 @@ pub struct Named {
     pub layout: String,
     /// What the file calls each tensor of the model that is there or should be.
     pub sources: BTreeMap<String, String>,
+    /// Where each tensor of the model that is there lies, and how.
+    places: BTreeMap<String, Place>,
     /// Entries that are no weights, and known as such.
     pub ignored: Vec<String>,
     /// Tensors that the layout does not know: names and shapes.
@@ -213,6 +219,20 @@ impl Source {
         }
     }
 
+    /// That it is of the file's tensor of this name.
+    fn place(&self, name: String) -> Place {
+        let (transposed, part, of) = match self {
+            Source::Whole(_) => (false, 1, 1),
+            Source::Part(part) => (part.transposed, part.part, part.of),
+        };
+        Place {
+            name,
+            transposed,
+            part,
+            of,
+        }
+    }
+
     /// What this makes of the file's tensor; `None` where its shape does not allow that.
     fn of(&self, tensor: TensorRange) -> Option<TensorRange> {
         let Source::Part(part) = self else {
@@ -237,6 +257,7 @@ struct Match {
     layout: String,
     tensors: Vec<TensorRange>,
     sources: BTreeMap<String, String>,
+    places: BTreeMap<String, Place>,
     ignored: Vec<String>,
     unexpected: Vec<TensorRange>,
 }
@@ -270,6 +291,7 @@ impl Match {
             checkpoint: checkpoint.with_tensors(tensors)?,
             layout: self.layout,
             sources: self.sources,
+            places: self.places,
             ignored: self.ignored,
             unexpected,
         })
@@ -330,6 +352,7 @@ impl Layout {
             layout: self.name.clone(),
             tensors: Vec::new(),
             sources: BTreeMap::new(),
+            places: BTreeMap::new(),
             ignored: Vec::new(),
             unexpected: Vec::new(),
         };
@@ -342,7 +365,7 @@ impl Layout {
             for layer in numbers {
                 let number = layer.to_string();
                 let own = name.replace(LAYER, &number);
-                let mut wanted = None;
+                let (mut wanted, mut place) = (None, None);
                 let tensor = sources.all().iter().find_map(|source| {
                     let from = source.from().replace(LAYER, &number);
                     let written = written(&from);
@@ -350,12 +373,16 @@ impl Layout {
                     let written = written?;
                     let tensor = source.of(checkpoint.find(&written)?.clone())?;
                     wanted = Some(written.clone());
+                    place = Some(source.place(written.clone()));
                     used.insert(written);
                     Some(tensor)
                 });
                 found
                     .sources
                     .insert(own.clone(), wanted.unwrap_or_default());
+                if let Some(place) = place {
+                    found.places.insert(own.clone(), place);
+                }
                 if let Some(mut tensor) = tensor {
                     tensor.name = own;
                     found.tensors.push(tensor);
