@@ -116,6 +116,13 @@ pub struct ReadingArgs {
     pub cast: Option<Dtype>,
 }
 
+/// Names and layout of checkpoints that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LayoutOut {
+    Book,
+    HuggingFace,
+}
+
 #[derive(Debug, Args)]
 pub struct PrepareArgs {
     /// Sizes to prepare: small, medium, large, xl, or free-form such as v257-c64-e48-l2-h4
@@ -124,9 +131,12 @@ pub struct PrepareArgs {
     /// Dtype of the weights
     #[arg(long, default_value = "f32")]
     pub dtype: Dtype,
-    /// Formats to write
-    #[arg(long = "format", value_name = "FORMAT", default_values = ["safetensors", "pth", "per-tensor"])]
+    /// Formats to write [default: safetensors, pth and per-tensor; safetensors with --as hugging-face]
+    #[arg(long = "format", value_name = "FORMAT")]
     pub formats: Vec<Format>,
+    /// Names and layout to write: the book's, or those of transformers, in a folder that GPT2LMHeadModel.from_pretrained opens
+    #[arg(long = "as", value_name = "LAYOUT", default_value = "book")]
+    pub layout_out: LayoutOut,
     /// A checkpoint of your own: it is checked, digested, and written in the formats that it does not have, under the book's
     /// names
     #[arg(long, value_name = "FILE")]
@@ -154,6 +164,9 @@ pub struct ModelArgs {
     /// Device to load to
     #[arg(long, default_value = "flex")]
     pub device: DeviceSpec,
+    /// End with an error after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub timeout: u64,
     #[command(flatten)]
     pub store: StoreArgs,
 }
@@ -172,7 +185,8 @@ pub struct TextArgs {
     /// Token ids instead of a text, as in 15496,995
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     pub tokens: Option<Vec<u32>>,
-    /// The model's tokenizer: tokenizer.json, or a folder with it or with vocab.json and merges.txt
+    /// The model's tokenizer: tokenizer.json, or a folder with it, with vocab.json and merges.txt, or with encoder.json and
+    /// vocab.bpe
     #[arg(long, value_name = "PATH")]
     pub tokenizer: Option<PathBuf>,
 }
@@ -200,6 +214,16 @@ pub struct FinetuneArgs {
     /// Learning rate of each step
     #[arg(long, default_value_t = 1e-4)]
     pub learning_rate: f64,
+    /// Write the trained model: in the format, names and layout of --checkpoint, in the dtype that it was trained in, with a
+    /// config.json beside it. A folder, where the checkpoint is one
+    #[arg(long, value_name = "PATH")]
+    pub save: Option<PathBuf>,
+    /// Write AdamW's state, to go on from: safetensors
+    #[arg(long, value_name = "FILE")]
+    pub save_optimizer: Option<PathBuf>,
+    /// Go on with AdamW's state as --save-optimizer wrote it, beside the model that --save wrote
+    #[arg(long, value_name = "FILE")]
+    pub resume_optimizer: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

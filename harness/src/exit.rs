@@ -27,20 +27,27 @@ pub enum Ended {
     /// Exit code 5: a comparison found what got worse.
     #[error("worse than before: memory of {memory} configurations, load time of {time}")]
     Regressed { memory: usize, time: usize },
+    /// Exit code 130, the shells' own for Ctrl-C, where nothing is recorded.
+    #[error("interrupted")]
+    Stopped,
+    /// Exit code 1: what is done in this process took too long.
+    #[error("it has not ended within {seconds} s: a higher --timeout gives it more")]
+    TimeUp { seconds: u64 },
     /// Exit code 130, the shells' own for Ctrl-C.
     #[error("interrupted: what was recorded stays; go on with `{resume}`")]
     Interrupted { resume: String },
 }
 
 impl Ended {
-    fn code(&self) -> u8 {
+    /// The exit code.
+    pub fn code(&self) -> u8 {
         match self {
-            Ended::Stale(_) => 1,
+            Ended::Stale(_) | Ended::TimeUp { .. } => 1,
             Ended::Usage(_) => 2,
             Ended::RunsFailed { .. } => 3,
             Ended::Findings { .. } | Ended::NothingFits(_) => 4,
             Ended::Regressed { .. } => 5,
-            Ended::Interrupted { .. } => 130,
+            Ended::Interrupted { .. } | Ended::Stopped => 130,
         }
     }
 }
@@ -48,8 +55,8 @@ impl Ended {
 /// For `--help`.
 pub const CODES: &str = "Exit codes:
   0    everything asked for was done and recorded; that a claim does not hold is a finding, and so is a spent time budget
-  1    an unexpected error: the disk, a file that cannot be read, a folder that another harness holds; regenerate --check: a
-       generated file is stale, or a link leads nowhere
+  1    an unexpected error: the disk, a file that cannot be read, a folder that another harness holds; generate, finetune: a
+       number that is not finite, or the time is up; regenerate --check: a generated file is stale, or a link leads nowhere
   2    the command line, the manifest or a name in it is wrong; nothing was run
   3    everything was recorded, and some runs failed, or ran out of memory or of time without a host cap
   4    run --check, minmem --check: a claim or a memory contract does not hold; advise: nothing fits
@@ -127,6 +134,8 @@ mod tests {
         let ended = [
             Ended::Usage(String::new()),
             Ended::Stale(String::new()),
+            Ended::Stopped,
+            Ended::TimeUp { seconds: 1 },
             Ended::Findings { findings: 1 },
             Ended::NothingFits(String::new()),
             Ended::Interrupted {

@@ -12,6 +12,7 @@ mod cli;
 mod commands;
 mod committed;
 mod configuration;
+mod deadline;
 mod decision;
 mod driver;
 mod estimate;

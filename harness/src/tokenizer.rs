@@ -1,39 +1,52 @@
 //! GPT-2's tokenizer, from the vocabulary files of whoever trained the model.
 
+mod added;
+
+use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{anyhow, bail};
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+/// The names of a vocabulary and its merges: Hugging Face's, and OpenAI's own.
+const PAIRS: [[&str; 2]; 2] = [["vocab.json", "merges.txt"], ["encoder.json", "vocab.bpe"]];
+
 /// Text to token ids, and back.
 pub struct Tokenizer(tokenizers::Tokenizer);
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, or a folder with that file or with `vocab.json` and `merges.txt`.
+    /// Reads `tokenizer.json`, or a folder with that file, with `vocab.json` and `merges.txt`, or with `encoder.json` and
+    /// `vocab.bpe`; or one of the latter, beside which the other lies.
     pub fn read(path: &Path) -> anyhow::Result<Tokenizer> {
+        let wrong =
+            |error: tokenizers::Error| anyhow!("{}: is no tokenizer: {error}", path.display());
+        let folder = folder_of(path);
         let whole = match path.is_dir() {
             true => path.join("tokenizer.json"),
             false => path.to_owned(),
         };
-        let wrong =
-            |error: tokenizers::Error| anyhow!("{}: is no tokenizer: {error}", path.display());
-        if whole.exists() {
+        if whole.exists() && !is_of_a_pair(path) {
             let read = tokenizers::Tokenizer::from_file(whole).map_err(wrong)?;
             return Ok(Tokenizer(read));
         }
-        let [vocabulary, merges] = ["vocab.json", "merges.txt"].map(|name| path.join(name));
-        if !vocabulary.exists() || !merges.exists() {
+        let pairs = PAIRS.map(|pair| pair.map(|name| folder.join(name)));
+        let mut pairs = pairs.iter();
+        let Some([vocabulary, merges]) = pairs.find(|pair| pair.iter().all(|file| file.exists()))
+        else {
             bail!(
-                "{}: holds neither tokenizer.json nor vocab.json and merges.txt: GPT-2's are on its page on the Hugging Face hub",
+                "{}: holds neither tokenizer.json, nor vocab.json and merges.txt, nor encoder.json and vocab.bpe: GPT-2's are \
+                 on its page on the Hugging Face hub",
                 path.display()
             );
-        }
+        };
         let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy());
         let mut tokenizer = tokenizers::Tokenizer::new(model.build().map_err(wrong)?);
-        let bytes = ByteLevel::default().add_prefix_space(false);
+        let added = added::read(folder)?;
+        let bytes = ByteLevel::default().add_prefix_space(added.prefix_space);
         tokenizer.with_pre_tokenizer(Some(bytes));
         tokenizer.with_decoder(Some(bytes));
+        added.add_to(&mut tokenizer, folder)?;
         Ok(Tokenizer(tokenizer))
     }
 
@@ -47,5 +60,141 @@ impl Tokenizer {
     /// The text of tokens; what is not whole ends in U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         self.0.decode(ids, false).unwrap_or_default()
+    }
+}
+
+/// Whether this is one file of two.
+fn is_of_a_pair(path: &Path) -> bool {
+    let mut names = PAIRS.iter().flatten();
+    !path.is_dir() && names.any(|name| path.file_name() == Some(OsStr::new(name)))
+}
+
+/// The folder of several files: the path itself, or that of one of them.
+fn folder_of(path: &Path) -> &Path {
+    match is_of_a_pair(path) {
+        true => path.parent().unwrap_or(Path::new("")),
+        false => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words of a few bytes, two merges, and the mark of a text's end, as GPT-2 has it.
+    fn files(names: [&str; 2], more: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let words = [
+            "a",
+            "b",
+            "c",
+            "<",
+            ">",
+            "|",
+            "e",
+            "n",
+            "d",
+            "o",
+            "f",
+            "t",
+            "x",
+            "Ġ",
+            "ab",
+            "Ġc",
+            "<|endoftext|>",
+            "z",
+        ];
+        let vocabulary: std::collections::BTreeMap<&str, usize> = words
+            .iter()
+            .enumerate()
+            .map(|(id, word)| (*word, id))
+            .collect();
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write(names[0], &serde_json::to_string(&vocabulary).unwrap());
+        write(names[1], "#version: 0.2\na b\nĠ c\n");
+        more.iter().for_each(|(name, text)| write(name, text));
+        folder
+    }
+
+    fn encode(folder: &Path, text: &str) -> Vec<u32> {
+        Tokenizer::read(folder).unwrap().encode(text).unwrap()
+    }
+
+    #[test]
+    fn the_mark_of_a_texts_end_is_one_token_in_either_pair_of_files() {
+        for names in PAIRS {
+            let folder = files(names, &[]);
+            let expected = [14, 16, 15];
+            assert_eq!(encode(folder.path(), "ab<|endoftext|> c"), expected);
+            for name in names {
+                assert_eq!(
+                    encode(&folder.path().join(name), "ab<|endoftext|> c"),
+                    expected
+                );
+            }
+            let tokenizer = Tokenizer::read(folder.path()).unwrap();
+            assert_eq!(tokenizer.decode(&[16, 14]), "<|endoftext|>ab");
+        }
+    }
+
+    #[test]
+    fn added_tokens_are_one_id_each_whichever_file_tells_of_them() {
+        let told = [
+            ("added_tokens.json", r#"{"<sep>": 18}"#),
+            (
+                "special_tokens_map.json",
+                r#"{"pad_token": {"content": "<sep>"}, "additional_special_tokens": ["<sep>"]}"#,
+            ),
+            (
+                "tokenizer_config.json",
+                r#"{"added_tokens_decoder": {"18": {"content": "<sep>", "special": true}}, "model_max_length": 5}"#,
+            ),
+            (
+                "tokenizer_config.json",
+                r#"{"eos_token": {"__type": "AddedToken", "content": "<sep>"}}"#,
+            ),
+        ];
+        for file in told {
+            let folder = files(PAIRS[0], &[file]);
+            assert_eq!(encode(folder.path(), "a<sep>b"), [0, 18, 1], "{file:?}");
+        }
+        // A space that belongs to the token.
+        let strips = r#"{"added_tokens_decoder": {"18": {"content": "<sep>", "lstrip": true}}}"#;
+        let folder = files(PAIRS[0], &[("tokenizer_config.json", strips)]);
+        assert_eq!(encode(folder.path(), "a <sep>b"), [0, 18, 1]);
+        let prefix = files(
+            PAIRS[0],
+            &[("tokenizer_config.json", r#"{"add_prefix_space": true}"#)],
+        );
+        assert_eq!(encode(prefix.path(), "c"), [15]);
+    }
+
+    #[test]
+    fn added_tokens_that_cannot_be_right_are_refused_by_their_file() {
+        for (file, text, expected) in [
+            ("added_tokens.json", r#"{"<sep>": 40}"#, "`<sep>` has id 40"),
+            ("added_tokens.json", r#"{"ab": 3}"#, "`ab` has id 3"),
+            ("special_tokens_map.json", "{,", "special_tokens_map.json"),
+            (
+                "tokenizer_config.json",
+                r#"{"added_tokens_decoder": {"x": {"content": "a"}}}"#,
+                "`x`",
+            ),
+        ] {
+            let folder = files(PAIRS[0], &[(file, text)]);
+            let error = format!("{:#}", Tokenizer::read(folder.path()).err().unwrap());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_tokenizer_is_told_what_is_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Tokenizer::read(folder.path()).err().unwrap().to_string();
+        assert!(
+            error.contains("merges.txt") && error.contains("encoder.json"),
+            "{error}"
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::MemoryModel;
+use crate::meter::Panics;
 
 /// A Burn backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,9 +118,18 @@ pub fn find_devices() -> Vec<DeviceReport> {
         is_in_host_memory: true,
         free_bytes: None,
     }];
-    devices.extend(find_vulkan());
-    devices.extend(find_cuda());
+    devices.extend(look(BackendKind::Vulkan, find_vulkan));
+    devices.extend(look(BackendKind::Cuda, find_cuda));
     devices
+}
+
+/// What a search finds. One that panics, as those do where a driver's library lacks a function, makes the backend unusable and
+/// nothing else.
+fn look(backend: BackendKind, find: fn() -> Vec<DeviceReport>) -> Vec<DeviceReport> {
+    Panics::caught(find).unwrap_or_else(|message| {
+        let reason = format!("its driver cannot be used: {message}");
+        unusable(backend, reason)
+    })
 }
 
 fn unusable(backend: BackendKind, reason: impl Into<String>) -> Vec<DeviceReport> {
@@ -233,6 +243,14 @@ mod tests {
             let error = text.parse::<DeviceSpec>().unwrap_err();
             assert!(error.contains("vulkan:N"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_search_that_panics_makes_its_backend_unusable_and_says_why() {
+        let found = look(BackendKind::Cuda, || panic!("no symbol cuFly"));
+        assert_eq!(found.len(), 1);
+        let reason = found[0].state.as_ref().unwrap_err();
+        assert!(reason.contains("no symbol cuFly"), "{reason}");
     }
 
     #[test]

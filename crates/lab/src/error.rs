@@ -39,6 +39,12 @@ pub enum Error {
     /// The loaded model is not what the checkpoint holds.
     #[error("verification failed: {0}")]
     Verification(String),
+    /// What was computed is no number.
+    #[error("{0}")]
+    NotFinite(String),
+    /// Whoever asked for it asked to stop.
+    #[error("it was stopped")]
+    Stopped,
     /// The page cache could not be brought into the wanted state, so that the run was not made.
     #[error(
         "the checkpoint could not be made {wanted}: {:.1} % of it is in the page cache{why}",

@@ -3,7 +3,7 @@
 use checkpoint::{Dtype, Format};
 use gpt2::{Config, Gpt2};
 
-use crate::{Error, Outcome, Platform, Run, RunSpec, Task, Told, Tunable, Tuning, usage, worker};
+use crate::{Error, Outcome, Platform, Run, RunSpec, Task, Tell, Tunable, Tuning, usage, worker};
 
 /// A loading technique: one crate, one implementation.
 ///
@@ -282,7 +282,7 @@ pub struct Registered {
     put_to_use: PutToUse,
 }
 
-type PutToUse = fn(&RunSpec, &Task, &mut dyn FnMut(Told)) -> Result<(), Error>;
+type PutToUse = fn(&RunSpec, &Task, &mut Tell<'_>) -> Result<(), Error>;
 
 impl Registered {
     /// The experiment `E` and its variants.
@@ -332,12 +332,13 @@ impl Registered {
     ///
     /// # Errors
     ///
-    /// If the model cannot be loaded, is quantised and should be trained, or has no such tokens.
+    /// If the model cannot be loaded, is quantised and should be trained, has no such tokens, or gives numbers that are not
+    /// finite; or if a thread panicked on the way.
     pub fn put_to_use(
         &self,
         spec: &RunSpec,
         task: &Task,
-        tell: &mut dyn FnMut(Told),
+        tell: &mut Tell<'_>,
     ) -> Result<(), Error> {
         (self.put_to_use)(spec, task, tell)
     }

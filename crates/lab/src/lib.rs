@@ -28,6 +28,7 @@ pub mod convert;
 mod devices;
 mod error;
 mod experiment;
+mod finite;
 mod layout;
 mod measures;
 pub mod meter;
@@ -52,7 +53,7 @@ pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
 };
-pub use layout::{Layouts, Named};
+pub use layout::{Blocks, FileTensor, Layouts, Named, write_tensors};
 pub use measures::Measures;
 pub use meter::{Phase, Quantity, Sample, Spoiling};
 pub use outcome::{Compared, Logits, Outcome, Status, VerifiedBy};
@@ -62,5 +63,5 @@ pub use reference::{
 };
 pub use run::{Run, read_model};
 pub use tuning::{Tunable, Tuned, Tuning};
-pub use usage::{Task, Told};
+pub use usage::{FineTuning, Saving, Task, Tell, Told};
 pub use worker::RunSpec;

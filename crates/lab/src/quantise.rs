@@ -50,7 +50,14 @@ impl Quantised {
     pub fn extend(&mut self, floats: &[f32], block_elements: usize) {
         for block in floats.chunks_exact(block_elements) {
             let magnitude = block.iter().fold(0f32, |most, value| most.max(value.abs()));
-            let scale = scale_of(magnitude);
+            // The largest of numbers passes over what is none: such a block is to stand for none.
+            let is_none = block
+                .iter()
+                .fold(false, |is_none, value| is_none | value.is_nan());
+            let scale = match is_none {
+                true => f32::NAN,
+                false => scale_of(magnitude),
+            };
             let inverse = 1.0 / scale;
             self.scales.push(scale);
             let values = block
@@ -69,7 +76,7 @@ pub fn scales_name(name: &str) -> String {
 /// A block of zeros has a scale, too.
 pub(crate) fn scale_of(magnitude: f32) -> f32 {
     let scale = magnitude / LARGEST;
-    if scale.is_normal() {
+    if scale.is_normal() || scale.is_infinite() {
         scale
     } else {
         f32::MIN_POSITIVE
@@ -123,6 +130,21 @@ mod tests {
             for (float, &value) in floats.iter().zip(values) {
                 assert!((f32::from(value) * scale - float).abs() <= 0.5001 * scale);
             }
+        }
+    }
+
+    #[test]
+    fn a_block_with_what_is_no_number_stands_for_none() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut floats = [1.0; 64];
+            floats[40] = bad;
+            let mut matrix = Quantised::default();
+            matrix.extend(&floats, 32);
+            let stands_for = |at: usize| f32::from(matrix.values[at]) * matrix.scales[at / 32];
+            assert!(
+                stands_for(0).is_finite() && stands_for(40).is_nan(),
+                "{bad}"
+            );
         }
     }
 

@@ -87,6 +87,13 @@ impl<B: Platform> Run<B> {
         Ok(self.layouts.open(&self.checkpoint)?.checkpoint)
     }
 
+    /// What the checkpoint calls a tensor of the model; the model's own name where it does not tell.
+    pub(crate) fn name_in_file(&self, tensor: &str) -> String {
+        let named = self.layouts.open(&self.checkpoint).ok();
+        let name = named.and_then(|mut named| named.sources.remove(tensor));
+        name.unwrap_or_else(|| tensor.to_owned())
+    }
+
     /// Reads rows of a tensor into host memory: flat data in the checkpoint's dtype, in a buffer that flex
     /// adopts as it is. (A buffer of bytes would be copied for its alignment: cubecl-common 0.10,
     /// `Bytes::from_bytes_vec`.)

@@ -203,7 +203,8 @@ fn compare_digest<B: Platform>(tensor: &TensorMut<'_, B>, expected: &Digest) -> 
     }
 }
 
-fn for_each_tensor<B: Platform>(
+/// Calls `check` with every tensor, each layer's after it was brought.
+pub(crate) fn for_each_tensor<B: Platform>(
     model: &mut Gpt2<B>,
     config: &Config,
     bring: &mut BringLayer<'_, B>,

@@ -372,10 +372,7 @@ impl<B: Platform> Verification<'_, B> {
                 self.check_logits::<E>(forward)?;
             }
         }
-        match Panics::first() {
-            None => Ok(()),
-            Some(message) => Err(Error::from_panic(format!("a thread panicked: {message}"))),
-        }
+        Panics::check()
     }
 
     fn check_device<E: Experiment>(&self, peaks: &Peaks) -> Result<(), Error> {

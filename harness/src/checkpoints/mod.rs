@@ -4,8 +4,10 @@ mod cast;
 pub mod configuration;
 pub mod derive;
 mod hold;
+pub mod hugging_face;
 mod import;
 mod sidecar;
+pub mod trained;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -424,11 +426,7 @@ fn write(
     mut fill: impl FnMut(&TensorMeta, Sink<'_>) -> Result<(), Error>,
 ) -> anyhow::Result<checkpoint::Written> {
     let bar = progress("preparing", path, metas.iter().map(TensorMeta::bytes).sum());
-    let about = (
-        configuration::METADATA_KEY.to_owned(),
-        configuration::text(config),
-    );
-    let about = BTreeMap::from([about]);
+    let about = configuration::metadata(config);
     let mut fill = |meta: &TensorMeta, sink: Sink<'_>| {
         fill(meta, &mut |piece| {
             if interrupt::requested() {

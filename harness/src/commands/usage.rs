@@ -1,22 +1,32 @@
-//! `harness generate` and `harness finetune`: a loaded model, put to use.
+//! `harness generate` and `harness finetune`: a loaded model in use.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 
 use anyhow::{Context, bail};
 use checkpoint::Format;
-use lab::{HostLimits, Reads, RunSpec, Task, Told, Tuning};
+use lab::{FineTuning, HostLimits, Reads, Registered, RunSpec, Task, Told, Tuning};
 
-use crate::checkpoints::{Sidecar, Store};
+use crate::checkpoints::{Ready, Sidecar, Store, trained};
 use crate::cli::{FinetuneArgs, GenerateArgs, ModelArgs, TextArgs};
+use crate::deadline::Deadline;
 use crate::exit::Ended;
 use crate::manifest::{experiment_names, unknown_experiment};
+use crate::registry;
 use crate::tokenizer::Tokenizer;
-use crate::{interrupt, registry};
 
 pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     let (tokenizer, prompt) = tokens(&args.text)?;
+    let model = Model::find(&args.model)?;
+    let context = model.ready.size.config().context;
+    if prompt.len() > context {
+        eprintln!(
+            "the prompt has {} tokens, and the model's context is {context}: its last {context} tokens are used",
+            prompt.len()
+        );
+    }
     let task = Task::Generate {
-        prompt: prompt.clone(),
+        prompt,
         tokens: args.count,
     };
     let mut generated = Vec::new();
@@ -25,7 +35,7 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         eprintln!("without --tokenizer these are token ids");
     }
     let mut out = std::io::stdout();
-    carry_out(&args.model, &task, &mut |told| {
+    let result = model.carry_out(&task, &mut |told| {
         let Told::Token(id) = told else { return };
         generated.push(id);
         // A character may be of several tokens: what is whole is shown.
@@ -42,9 +52,11 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
         };
         // Whoever reads may have gone away.
         let _ = write!(out, "{piece}").and_then(|()| out.flush());
-    })?;
-    let _ = writeln!(out);
-    Ok(())
+    });
+    if result.is_ok() || !generated.is_empty() {
+        let _ = writeln!(std::io::stdout());
+    }
+    result
 }
 
 pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
@@ -54,20 +66,44 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
         return Err(Ended::Usage(message.to_owned()).into());
     }
     let (_, tokens) = tokens(&args.text)?;
-    let task = Task::FineTune {
+    let model = Model::find(&args.model)?;
+    let target = args.save.as_deref().map(|path| {
+        let dtype = model.trained_in();
+        trained::Target::new(&args.model, &model.ready, dtype, path)
+    });
+    let target = target.transpose()?;
+    if let Some(path) = &args.save_optimizer {
+        trained::check_file(path)?;
+    }
+    let task = Task::FineTune(FineTuning {
         tokens,
         steps: args.steps,
         learning_rate: args.learning_rate,
-    };
+        resume_optimizer: args.resume_optimizer.clone(),
+        save_optimizer: args.save_optimizer.clone(),
+        save: target.as_ref().map(|target| target.saving.clone()),
+    });
     let mut losses = Vec::new();
-    carry_out(&args.model, &task, &mut |told| {
+    // Whoever reads may have gone away, and the training is to be saved all the same.
+    let print = |line: String| drop(writeln!(std::io::stdout(), "{line}"));
+    model.carry_out(&task, &mut |told| {
         let Told::Loss(loss) = told else { return };
         match losses.len() {
-            0 => println!("loss {loss:.6} nats a token as loaded"),
-            steps => println!("loss {loss:.6} after {steps} of {} steps", args.steps),
+            0 => print(format!("loss {loss:.6} nats a token as loaded")),
+            steps => print(format!(
+                "loss {loss:.6} after {steps} of {} steps",
+                args.steps
+            )),
         }
         losses.push(loss);
     })?;
+    if let Some(target) = target {
+        target.finish(&model.store)?;
+        print(format!("saved {}", target.saving.path.display()));
+    }
+    if let Some(path) = &args.save_optimizer {
+        print(format!("saved {}", path.display()));
+    }
     match (losses.first(), losses.last()) {
         (Some(first), Some(last)) if last < first => Ok(()),
         _ => bail!("the loss did not fall: a smaller --learning-rate may help"),
@@ -88,59 +124,105 @@ fn tokens(text: &TextArgs) -> anyhow::Result<(Option<Tokenizer>, Vec<u32>)> {
     Ok((Some(tokenizer), ids))
 }
 
-/// Loads the model by the technique that was asked for, and does something with it.
-fn carry_out(args: &ModelArgs, task: &Task, tell: &mut dyn FnMut(Told)) -> anyhow::Result<()> {
-    interrupt::watch()?;
-    let Some(experiment) = registry::techniques().find(|known| known.name == args.experiment)
-    else {
-        let message = unknown_experiment(&args.experiment, experiment_names());
-        return Err(Ended::Usage(format!("--experiment: {message}")).into());
-    };
-    let store = Store::new(args.store.checkpoints.clone());
-    let ready = store.import(&args.checkpoint, &args.reading, args.size)?;
-    let format = match experiment.reads {
-        Reads::StateDict => ready.state_dict_format(Format::Safetensors),
-        Reads::Only(format) => format,
-        Reads::Nothing => bail!("{} loads no checkpoint", args.experiment),
-    };
-    let as_it_is = ready.as_it_is(format, experiment.reads == Reads::StateDict);
-    let (checkpoint, layout) = match as_it_is {
-        Some(read) => read,
-        None => {
-            store.prepare(&ready, format)?;
-            (ready.path(format), None)
-        }
-    };
-    let digests = Sidecar::load(&ready.sidecar())?.digests;
-    let spec = RunSpec {
-        config: ready.size.config(),
-        variant: experiment.name.to_owned(),
-        dtype: ready.dtype,
-        tuning: Tuning::default(),
-        device: args.device,
-        cache: lab::CacheState::Warm,
-        checkpoint,
-        layout,
-        digests,
-        reference_logits: None,
-        save_logits: None,
-        forward_in_software: true,
-        host: HostLimits::default(),
-        last_words: None,
-        only_time: true,
-    };
-    experiment
-        .put_to_use(&spec, task, &mut |told| {
-            if let Told::Loaded { seconds } = told {
-                eprintln!(
+/// A checkpoint of the user's, ready to be loaded by a technique.
+struct Model<'a> {
+    args: &'a ModelArgs,
+    store: Store,
+    experiment: &'static Registered,
+    ready: Ready,
+    deadline: Deadline,
+}
+
+impl<'a> Model<'a> {
+    fn find(args: &'a ModelArgs) -> anyhow::Result<Model<'a>> {
+        let deadline = Deadline::start(args.timeout)?;
+        let Some(experiment) = registry::techniques().find(|known| known.name == args.experiment)
+        else {
+            let message = unknown_experiment(&args.experiment, experiment_names());
+            return Err(Ended::Usage(format!("--experiment: {message}")).into());
+        };
+        let store = Store::new(args.store.checkpoints.clone());
+        let ready = store.import(&args.checkpoint, &args.reading, args.size);
+        let ready = ready.map_err(|error| deadline.or(error))?;
+        Ok(Model {
+            args,
+            store,
+            experiment,
+            ready,
+            deadline,
+        })
+    }
+
+    /// The dtype of its parameters once it is loaded.
+    fn trained_in(&self) -> checkpoint::Dtype {
+        let memory = self.args.device.backend.memory_model();
+        let stored = self.ready.dtype;
+        self.experiment.keeps(memory, stored).dtype(stored)
+    }
+
+    /// Loads it, and does something with it.
+    fn carry_out(&self, task: &Task, tell: &mut dyn FnMut(Told)) -> anyhow::Result<()> {
+        let Model {
+            args,
+            store,
+            experiment,
+            ready,
+            deadline,
+        } = self;
+        let format = match experiment.reads {
+            Reads::StateDict => ready.state_dict_format(Format::Safetensors),
+            Reads::Only(format) => format,
+            Reads::Nothing => bail!("{} loads no checkpoint", args.experiment),
+        };
+        let as_it_is = ready.as_it_is(format, experiment.reads == Reads::StateDict);
+        let (checkpoint, layout) = match as_it_is {
+            Some(read) => read,
+            None => {
+                let prepared = store.prepare(ready, format);
+                prepared.map_err(|error| deadline.or(error))?;
+                (ready.path(format), None)
+            }
+        };
+        let digests = Sidecar::load(&ready.sidecar())?.digests;
+        let spec = RunSpec {
+            config: ready.size.config(),
+            variant: experiment.name.to_owned(),
+            dtype: ready.dtype,
+            tuning: Tuning::default(),
+            device: args.device,
+            cache: lab::CacheState::Warm,
+            checkpoint,
+            layout,
+            digests,
+            reference_logits: None,
+            save_logits: None,
+            is_reference_given: false,
+            forward_in_software: true,
+            host: HostLimits::default(),
+            last_words: None,
+            only_time: true,
+        };
+        let used = experiment.put_to_use(&spec, task, &mut |told| {
+            match told {
+                Told::Loaded { seconds } => eprintln!(
                     "{}: a GPT-2 of size {}, {}, loaded by {} in {seconds:.3} s",
                     args.checkpoint.display(),
                     ready.size,
                     ready.dtype,
                     experiment.name
-                );
+                ),
+                Told::Written { .. } => deadline.writing(),
+                Told::Token(_) | Told::Loss(_) => {}
             }
             tell(told);
-        })
-        .context("the model could not be used")
+            match deadline.is_reached() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        match used {
+            Err(lab::Error::Stopped) => Err(deadline.why().into()),
+            used => used.context("the model could not be used"),
+        }
+    }
 }

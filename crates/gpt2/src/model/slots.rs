@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
@@ -157,6 +157,14 @@ impl<B: Backend> ShardMut<'_, B> {
         match &self.slot {
             Slot::Vector(param) => param.val(),
             Slot::Matrix(param) => flat(rows_of(param)),
+        }
+    }
+
+    /// What gradients and optimizers know the parameter by.
+    pub fn id(&self) -> ParamId {
+        match &self.slot {
+            Slot::Vector(param) => param.id,
+            Slot::Matrix(param) => param.id,
         }
     }
 

@@ -18,6 +18,8 @@
 //! for any of it: a transposed matrix is a byte range with other strides ([`TensorRange::transposed`]). What stands before
 //! all names, `transformer.` or a wrapper's `module.`, is found out and need not be told.
 
+mod write;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
@@ -26,6 +28,8 @@ use gpt2::Variant;
 use serde::Deserialize;
 
 use crate::Error;
+use write::Place;
+pub use write::{Blocks, FileTensor, write_tensors};
 
 const BUILT_IN: [&str; 5] = [
     include_str!("book.toml"),
@@ -100,6 +104,8 @@ pub struct Named {
     pub variant: Variant,
     /// What the file calls each tensor of the model that is there or should be.
     pub sources: BTreeMap<String, String>,
+    /// Where each tensor of the model that is there lies, and how.
+    places: BTreeMap<String, Place>,
     /// Entries that are no weights, and known as such.
     pub ignored: Vec<String>,
     /// Tensors that the layout does not know: names and shapes.
@@ -234,6 +240,20 @@ impl Source {
         }
     }
 
+    /// That it is of the file's tensor of this name.
+    fn place(&self, name: String) -> Place {
+        let (transposed, part, of) = match self {
+            Source::Whole(_) => (false, 1, 1),
+            Source::Part(part) => (part.transposed, part.part, part.of),
+        };
+        Place {
+            name,
+            transposed,
+            part,
+            of,
+        }
+    }
+
     /// What this makes of the file's tensor; `None` where its shape does not allow that.
     fn of(&self, tensor: TensorRange) -> Option<TensorRange> {
         let Source::Part(part) = self else {
@@ -259,6 +279,7 @@ struct Match {
     variant: Variant,
     tensors: Vec<TensorRange>,
     sources: BTreeMap<String, String>,
+    places: BTreeMap<String, Place>,
     ignored: Vec<String>,
     unexpected: Vec<TensorRange>,
 }
@@ -306,6 +327,12 @@ impl Match {
         let unexpected = unexpected.collect();
         let sources = self.sources.into_iter();
         let sources = sources.map(|(own, name)| (own, written(&name))).collect();
+        let places = self.places.into_iter();
+        let places = places.map(|(own, mut place)| {
+            place.name = written(&place.name);
+            (own, place)
+        });
+        let places = places.collect();
         let mut tensors = self.tensors;
         // In the order of the file, as loaders that follow it expect.
         let order: BTreeMap<_, _> = checkpoint
@@ -326,6 +353,7 @@ impl Match {
             layout: self.layout,
             variant: self.variant,
             sources,
+            places,
             ignored: self.ignored,
             unexpected,
         })
@@ -390,6 +418,7 @@ impl Layout {
                 .expect("layouts are checked when they are read"),
             tensors: Vec::new(),
             sources: BTreeMap::new(),
+            places: BTreeMap::new(),
             ignored: Vec::new(),
             unexpected: Vec::new(),
         };
@@ -402,7 +431,7 @@ impl Layout {
             for layer in numbers {
                 let number = layer.to_string();
                 let own = name.replace(LAYER, &number);
-                let mut wanted = None;
+                let (mut wanted, mut place) = (None, None);
                 let tensor = sources.all().iter().find_map(|source| {
                     let from = source.from().replace(LAYER, &number);
                     let written = written(&from);
@@ -410,12 +439,16 @@ impl Layout {
                     let written = written?;
                     let tensor = source.of(checkpoint.find(&written)?.clone())?;
                     wanted = Some(written.clone());
+                    place = Some(source.place(written.clone()));
                     used.insert(written);
                     Some(tensor)
                 });
                 found
                     .sources
                     .insert(own.clone(), wanted.unwrap_or_default());
+                if let Some(place) = place {
+                    found.places.insert(own.clone(), place);
+                }
                 if let Some(mut tensor) = tensor {
                     tensor.name = own;
                     found.tensors.push(tensor);

@@ -1,7 +1,16 @@
 //! Panics of any thread. CubeCL 0.10 allocates in a server thread: when that fails it panics there, the
 //! program goes on, and reads return other bytes. So a panic anywhere fails the run.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, PanicHookInfo};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use crate::Error;
+
+thread_local! {
+    /// What this thread's panic said, while it is one that is caught.
+    static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
 
 static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -12,14 +21,47 @@ impl Panics {
     /// Notes every panic from here on, and prints it to standard error.
     pub fn watch() {
         std::panic::set_hook(Box::new(|panic| {
-            let message = panic
-                .payload_as_str()
-                .unwrap_or("a panic without a message");
+            if is_caught(panic) {
+                return;
+            }
             let place = panic.location().map(|place| format!(" ({place})"));
-            let message = format!("{message}{}", place.unwrap_or_default());
+            let message = format!("{}{}", text(panic), place.unwrap_or_default());
             eprintln!("panic: {message}");
             messages().push(message);
         }));
+    }
+
+    /// Does what may panic, in this thread: a panic is an error with its message, and is neither noted nor printed.
+    ///
+    /// # Errors
+    ///
+    /// The panic's message.
+    pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let otherwise = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                if !is_caught(panic) {
+                    otherwise(panic);
+                }
+            }));
+        });
+        let before = CAUGHT.replace(Some(String::new()));
+        let result = std::panic::catch_unwind(AssertUnwindSafe(work));
+        let message = CAUGHT.replace(before).unwrap_or_default();
+        result.map_err(|_| message)
+    }
+
+    /// That there was none.
+    ///
+    /// # Errors
+    ///
+    /// The first panic, as [`Error::from_panic`] takes it.
+    pub fn check() -> Result<(), Error> {
+        match Panics::first() {
+            None => Ok(()),
+            Some(message) => Err(Error::from_panic(format!("a thread panicked: {message}"))),
+        }
     }
 
     /// The first panic, if there was one: what follows is mostly its consequence.
@@ -28,6 +70,41 @@ impl Panics {
     }
 }
 
+/// Keeps a panic's message, where it is one that is caught.
+fn is_caught(panic: &PanicHookInfo<'_>) -> bool {
+    CAUGHT.with_borrow_mut(|caught| match caught {
+        Some(message) => {
+            text(panic).clone_into(message);
+            true
+        }
+        None => false,
+    })
+}
+
+fn text<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
+    panic
+        .payload_as_str()
+        .unwrap_or("a panic without a message")
+}
+
 fn messages() -> MutexGuard<'static, Vec<String>> {
     MESSAGES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caught_panic_is_an_error_with_its_message_and_is_not_noted() {
+        assert_eq!(Panics::caught(|| 7), Ok(7));
+        let inside = || {
+            let inner: Result<(), String> = Panics::caught(|| panic!("inner"));
+            assert_eq!(inner, Err("inner".to_owned()));
+            panic!("outer {}", 1)
+        };
+        let outer: Result<(), String> = Panics::caught(inside);
+        assert_eq!(outer, Err("outer 1".to_owned()));
+        assert_eq!(Panics::first(), None);
+    }
 }

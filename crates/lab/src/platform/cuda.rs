@@ -9,9 +9,9 @@ use cudarc::driver::{result as driver, sys};
 use gpt2::Gpt2;
 
 use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, training};
-use crate::meter::DeviceMemory;
+use crate::meter::{DeviceMemory, Panics};
 use crate::quantise::Quantised;
-use crate::{Error, MemoryModel};
+use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 
 /// A CUDA device of this machine.
 pub(crate) struct Gpu {
@@ -26,9 +26,18 @@ pub(crate) struct Gpu {
 /// driver does not know).
 const OLDEST_DRIVER: i32 = 12000;
 
-/// The CUDA devices, or why there are none. cudarc panics where a library is missing, so that is asked
-/// first.
+/// The CUDA devices, or why there are none.
 pub(crate) fn gpus() -> Result<Vec<Gpu>, String> {
+    // cudarc 0.19 panics at a call that the driver's library does not have.
+    Panics::caught(look).unwrap_or_else(|message| {
+        Err(format!(
+            "the NVIDIA driver lacks a function, so that it cannot be used: update it, or repair its installation ({message})"
+        ))
+    })
+}
+
+/// cudarc panics where a library is missing, so that is asked first.
+fn look() -> Result<Vec<Gpu>, String> {
     // SAFETY: looks a library up and opens it; nothing else runs.
     if !unsafe { cudarc::driver::sys::is_culib_present() } {
         return Err("no NVIDIA driver: libcuda was not found".to_owned());
@@ -220,13 +229,12 @@ impl Platform for Cuda {
 
     fn train(
         model: Gpt2<Self>,
+        run: &Run<Self>,
         tokens: &[i32],
-        steps: usize,
-        learning_rate: f64,
-        device: &CudaDevice,
-        told: &mut dyn FnMut(f32),
+        tuning: &FineTuning,
+        tell: &mut Tell<'_>,
     ) -> Result<(), Error> {
-        training::train(model, tokens, steps, learning_rate, device, told)
+        training::train(model, run, tokens, tuning, tell)
     }
 }
 

@@ -9,7 +9,7 @@ use gpt2::Gpt2;
 use super::{BringLayer, Filling, Platform, forward, pages, training};
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
-use crate::{Error, MemoryModel};
+use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 
 impl Platform for Flex {
     const MEMORY: MemoryModel = MemoryModel::Unified;
@@ -99,13 +99,12 @@ impl Platform for Flex {
 
     fn train(
         model: Gpt2<Self>,
+        run: &Run<Self>,
         tokens: &[i32],
-        steps: usize,
-        learning_rate: f64,
-        device: &FlexDevice,
-        told: &mut dyn FnMut(f32),
+        tuning: &FineTuning,
+        tell: &mut Tell<'_>,
     ) -> Result<(), Error> {
-        training::train(model, tokens, steps, learning_rate, device, told)
+        training::train(model, run, tokens, tuning, tell)
     }
 }
 

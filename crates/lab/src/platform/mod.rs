@@ -28,7 +28,7 @@ use gpt2::Gpt2;
 
 use crate::meter::{DeviceMemory, ReadBytes};
 use crate::quantise::Quantised;
-use crate::{Error, MemoryModel};
+use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 
 pub use filling::Filling;
 
@@ -143,18 +143,18 @@ pub trait Platform: Backend {
     ) -> Result<Vec<f32>, Error>;
 
     /// Trains all parameters of a model with AdamW on one sequence of at least two token ids, by the mean cross-entropy of
-    /// each token after those before it. `told` hears it before each step, and after the last.
+    /// each token after those before it. `tell` hears it before each step, and after the last. Then the model and the
+    /// optimizer's state are saved, where that is asked for.
     ///
     /// # Errors
     ///
-    /// If the device reports one.
+    /// If the device reports one, the loss is not finite, a state cannot be read or written, or `tell` says to stop.
     fn train(
         model: Gpt2<Self>,
+        run: &Run<Self>,
         tokens: &[i32],
-        steps: usize,
-        learning_rate: f64,
-        device: &Self::Device,
-        told: &mut dyn FnMut(f32),
+        tuning: &FineTuning,
+        tell: &mut Tell<'_>,
     ) -> Result<(), Error>;
 
     /// Looks at who uses the device: called once before [`Platform::open`], and kept until the run has ended.

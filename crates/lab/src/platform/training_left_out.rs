@@ -1,18 +1,17 @@
 //! In the place of `training`, in a program that was built without it.
 
-use burn::tensor::backend::Backend;
 use gpt2::Gpt2;
 
-use crate::Error;
+use super::Platform;
+use crate::{Error, FineTuning, Run, Tell};
 
 /// See [`Platform::train`](super::Platform::train).
-pub(super) fn train<B: Backend>(
+pub(super) fn train<B: Platform>(
     _model: Gpt2<B>,
+    _run: &Run<B>,
     _tokens: &[i32],
-    _steps: usize,
-    _learning_rate: f64,
-    _device: &B::Device,
-    _told: &mut dyn FnMut(f32),
+    _tuning: &FineTuning,
+    _tell: &mut Tell<'_>,
 ) -> Result<(), Error> {
     let reason = "this program was built without training: build it with the feature `train`";
     Err(Error::Setup(reason.to_owned()))

@@ -11,7 +11,7 @@ use wgpu::DeviceType;
 use super::{BringLayer, Platform, cubecl, forward, recycled, training};
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
-use crate::{Error, MemoryModel};
+use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 
 /// A Vulkan adapter of this machine.
 pub(crate) struct Adapter {
@@ -115,13 +115,12 @@ impl Platform for Vulkan {
 
     fn train(
         model: Gpt2<Self>,
+        run: &Run<Self>,
         tokens: &[i32],
-        steps: usize,
-        learning_rate: f64,
-        device: &WgpuDevice,
-        told: &mut dyn FnMut(f32),
+        tuning: &FineTuning,
+        tell: &mut Tell<'_>,
     ) -> Result<(), Error> {
-        training::train(model, tokens, steps, learning_rate, device, told)
+        training::train(model, run, tokens, tuning, tell)
     }
 
     fn bare_upload(

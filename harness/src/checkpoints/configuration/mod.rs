@@ -11,7 +11,7 @@ use std::fmt;
 use gpt2::{Activation, Config, Epsilon};
 
 pub use find::find;
-pub use write::{METADATA_KEY, text, write};
+pub use write::{FILE, METADATA_KEY, metadata, write};
 
 /// What somebody says of a model. What is not said is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,6 +1,7 @@
 //! A model's configuration beside what is written of it: `config.json` as transformers reads it, and the same in the metadata of
 //! a file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use gpt2::{Activation, Config};
@@ -8,12 +9,19 @@ use serde_json::{Value, json};
 
 use crate::atomic;
 
+/// What it is called.
+pub const FILE: &str = "config.json";
 /// Under which name a file's metadata holds the text of `config.json`.
-pub const METADATA_KEY: &str = "config.json";
+pub const METADATA_KEY: &str = FILE;
 
 /// Writes `config.json` into a folder.
 pub fn write(folder: &Path, config: &Config) -> anyhow::Result<()> {
-    atomic::write(&folder.join("config.json"), text(config))
+    atomic::write(&folder.join(FILE), text(config))
+}
+
+/// What a file's metadata is to say of the model.
+pub fn metadata(config: &Config) -> BTreeMap<String, String> {
+    BTreeMap::from([(METADATA_KEY.to_owned(), text(config))])
 }
 
 /// The text of `config.json`. What transformers' GPT-2 cannot have otherwise is in fields of this project, where it is otherwise.

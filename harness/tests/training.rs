@@ -1,0 +1,385 @@
+//! What is trained is saved as it came in, gone on from as if it had not been interrupted, and written for transformers.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use checkpoint::Checkpoint;
+use common::{Place, TINY, fixture};
+
+const TOKENS: &str = "1,2,3,4,5,6,7,8";
+
+/// The checkpoint of every fixture that PyTorch saved, and its size.
+fn cases() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let entries = std::fs::read_dir(root).unwrap().flatten();
+    let folders = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
+    let mut cases: Vec<_> = folders
+        .map(|folder| {
+            let case = std::fs::read(folder.join("case.json")).unwrap();
+            let case: serde_json::Value = serde_json::from_slice(&case).unwrap();
+            let files = std::fs::read_dir(&folder).unwrap().flatten();
+            let mut files: Vec<PathBuf> = files.map(|file| file.path()).collect();
+            files.retain(|file| {
+                let name = file.file_name().unwrap().to_str().unwrap();
+                name.ends_with(".index.json")
+                    || (!name.contains("-of-")
+                        && name != "logits.safetensors"
+                        && [".safetensors", ".bin", ".pth", ".pt"]
+                            .iter()
+                            .any(|end| name.ends_with(end)))
+            });
+            assert_eq!(files.len(), 1, "{files:?}");
+            (files.remove(0), case["size"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 10);
+    cases
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The losses that a training tells.
+fn finetune(place: &Place, more: &[&str]) -> Vec<String> {
+    let rate = ["finetune", "--tokens", TOKENS, "--learning-rate", "1e-3"];
+    let output = place.run(&[&rate, more].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{more:?}: {said}");
+    let told = String::from_utf8(output.stdout).unwrap();
+    let losses = told.lines().filter_map(|line| line.strip_prefix("loss "));
+    let losses = losses.map(|line| line.split(' ').next().unwrap().to_owned());
+    losses.collect()
+}
+
+fn read(place: &Place, name: &str) -> Vec<u8> {
+    std::fs::read(place.path().join(name)).unwrap()
+}
+
+#[test]
+fn a_trained_model_is_saved_in_the_format_the_names_and_the_layout_that_it_came_in() {
+    for (original, size) in cases() {
+        let place = Place::new();
+        let before = Checkpoint::open(&original).unwrap();
+        let name = original.file_name().unwrap().to_str().unwrap();
+        let saved = match name.ends_with(".index.json") {
+            true => "new/folder".to_owned(),
+            false => format!("new/{name}"),
+        };
+        let args = [
+            "--checkpoint",
+            text(&original),
+            "--size",
+            &size,
+            "--steps",
+            "3",
+        ];
+        let losses = finetune(&place, &[&args[..], &["--save", &saved]].concat());
+        let path = place.path().join(&saved);
+        let after = Checkpoint::open(&path).unwrap();
+        assert_eq!(after.format(), before.format(), "{name}");
+        let mut kept = 0;
+        for tensor in before
+            .tensors()
+            .iter()
+            .filter(|tensor| tensor.shape.len() <= 2)
+        {
+            let again = after.find(&tensor.name);
+            let again = again.unwrap_or_else(|| panic!("{}: {}", original.display(), tensor.name));
+            assert_eq!(
+                (&again.shape, again.dtype),
+                (&tensor.shape, tensor.dtype),
+                "{name}"
+            );
+            kept += 1;
+        }
+        assert!(kept > 10, "{name}");
+        // The configuration is beside it: its size need not be told.
+        let again = finetune(&place, &["--checkpoint", &saved]);
+        assert_eq!(again[0], losses[3], "{}", original.display());
+    }
+}
+
+#[test]
+fn every_format_that_can_be_loaded_can_be_saved() {
+    let place = Place::new();
+    let formats = [
+        "safetensors",
+        "pth",
+        "per-tensor",
+        "sharded",
+        "sharded-pth",
+        "burnpack",
+    ];
+    let tiny = fixture("tiny.pth");
+    let mut args = vec!["prepare", "--from", &*tiny, "--size", TINY];
+    formats
+        .iter()
+        .for_each(|format| args.extend(["--format", format]));
+    let output = place.run(&args);
+    assert!(output.status.success());
+    let told = String::from_utf8(output.stdout).unwrap();
+    let written: Vec<&str> = told
+        .lines()
+        .skip(1)
+        .filter(|line| !line.starts_with(' '))
+        .collect();
+    assert_eq!(written.len(), formats.len(), "{told}");
+    for (format, from) in formats.iter().zip(written) {
+        let to = format!("{format}/saved");
+        let args = ["--checkpoint", from, "--size", TINY, "--save", &to];
+        let losses = finetune(&place, &args);
+        let names = |path: &Path| -> Vec<String> {
+            let opened = Checkpoint::open(path).unwrap();
+            let mut names: Vec<_> = opened
+                .tensors()
+                .iter()
+                .map(|tensor| tensor.name.clone())
+                .collect();
+            names.sort();
+            names
+        };
+        let saved = place.path().join(&to);
+        assert_eq!(names(&saved), names(&place.path().join(from)), "{format}");
+        assert_eq!(
+            finetune(&place, &["--checkpoint", &to])[0],
+            losses[1],
+            "{format}"
+        );
+    }
+}
+
+#[test]
+fn ten_steps_are_five_and_five_more_to_the_bit_by_any_technique() {
+    let (original, size) = cases()
+        .into_iter()
+        .find(|(path, _)| text(path).contains("hf-untied-bin"))
+        .unwrap();
+    let place = Place::new();
+    let from = ["--checkpoint", text(&original), "--size", &size];
+    let at_once = [
+        "--steps",
+        "10",
+        "--save",
+        "ten/model.bin",
+        "--save-optimizer",
+        "ten/state",
+    ];
+    finetune(&place, &[&from[..], &at_once].concat());
+    let half = [
+        "--steps",
+        "5",
+        "--save",
+        "five/model.bin",
+        "--save-optimizer",
+        "five/state",
+    ];
+    finetune(&place, &[&from[..], &half].concat());
+    for technique in [
+        "streamed",
+        "naive",
+        "mmap-assign",
+        "parallel-read",
+        "mmap-zero-copy",
+        "per-tensor",
+        "layer-offload",
+    ] {
+        let [model, state] = ["model.bin", "state"].map(|name| format!("{technique}/{name}"));
+        let more = [
+            "--checkpoint",
+            "five/model.bin",
+            "--steps",
+            "5",
+            "--experiment",
+            technique,
+            "--resume-optimizer",
+            "five/state",
+            "--save",
+            &model,
+            "--save-optimizer",
+            &state,
+        ];
+        finetune(&place, &more);
+        assert!(
+            read(&place, &model) == read(&place, "ten/model.bin"),
+            "{technique}"
+        );
+        assert!(
+            read(&place, &state) == read(&place, "ten/state"),
+            "{technique}"
+        );
+    }
+    // Without the state, they are other steps.
+    finetune(
+        &place,
+        &[
+            "--checkpoint",
+            "five/model.bin",
+            "--steps",
+            "5",
+            "--save",
+            "other.bin",
+        ],
+    );
+    assert!(read(&place, "other.bin") != read(&place, "ten/model.bin"));
+}
+
+#[test]
+fn a_state_that_is_not_the_models_is_refused_with_what_is_wrong() {
+    let place = Place::new();
+    let tiny = fixture("tiny.pth");
+    let from = ["--checkpoint", &*tiny, "--size", TINY];
+    finetune(
+        &place,
+        &[&from[..], &["--save-optimizer", "state"]].concat(),
+    );
+    let (other, size) = cases().remove(0);
+    let refused = |checkpoint: &str, size: &str, more: &[&str]| {
+        let args = [
+            "finetune",
+            "--tokens",
+            TOKENS,
+            "--checkpoint",
+            checkpoint,
+            "--size",
+            size,
+        ];
+        let output = place.run(&[&args[..], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said
+    };
+    let said = refused(text(&other), &size, &["--resume-optimizer", "state"]);
+    assert!(said.contains("state: "), "{said}");
+    let said = refused(&tiny, TINY, &["--resume-optimizer", &tiny]);
+    assert!(
+        said.contains("is no state of AdamW") && said.contains("`step`"),
+        "{said}"
+    );
+    let half = ["--resume-optimizer", "state", "--experiment", "half"];
+    let said = refused(&tiny, TINY, &half);
+    assert!(
+        said.contains("is f32, and the model is trained in f16"),
+        "{said}"
+    );
+    let said = refused(&tiny, TINY, &["--steps", "0", "--save-optimizer", "none"]);
+    assert!(said.contains("no step was made"), "{said}");
+    assert!(!place.path().join("none").exists());
+}
+
+#[test]
+fn nothing_that_is_there_is_lost_by_saving_and_what_is_in_the_way_is_told_before_the_training() {
+    let place = Place::new();
+    let (sharded, size) = cases()
+        .into_iter()
+        .find(|(path, _)| text(path).contains("hf-sharded-safetensors"))
+        .unwrap();
+    place.write("kept.txt", "mine");
+    let finetune = |checkpoint: &str, size: &str, save: &str| {
+        let args = [
+            "finetune",
+            "--tokens",
+            TOKENS,
+            "--checkpoint",
+            checkpoint,
+            "--size",
+            size,
+            "--save",
+            save,
+        ];
+        let output = place.run(&args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(output.stdout.is_empty(), "it was trained");
+        said
+    };
+    let said = finetune(text(&sharded), &size, ".");
+    assert!(
+        said.contains("is a folder, and this is there already"),
+        "{said}"
+    );
+    let tiny = fixture("tiny.pth");
+    let said = finetune(&tiny, TINY, ".");
+    assert!(said.contains("give the name of a file"), "{said}");
+    let said = finetune(&tiny, TINY, "kept.txt/model.pth");
+    assert!(said.contains("cannot be written to"), "{said}");
+    assert_eq!(read(&place, "kept.txt"), b"mine");
+}
+
+#[test]
+fn a_checkpoint_is_written_as_transformers_has_it() {
+    let place = Place::new();
+    let tiny = fixture("tiny.pth");
+    let generate = |checkpoint: &str, more: &[&str]| {
+        let args = [
+            "generate",
+            "--checkpoint",
+            checkpoint,
+            "--tokens",
+            "1,2,3",
+            "--count",
+            "8",
+        ];
+        let output = place.run(&[&args[..], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let expected = generate(&tiny, &["--size", TINY]);
+    let mut args = vec![
+        "prepare",
+        "--as",
+        "hugging-face",
+        "--from",
+        &tiny,
+        "--size",
+        TINY,
+    ];
+    for format in ["safetensors", "pth", "sharded", "sharded-pth"] {
+        args.extend(["--format", format]);
+    }
+    // Made anew where it is there already.
+    place.run(&args);
+    let output = place.run(&args);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let told = String::from_utf8(output.stdout).unwrap();
+    let folders: Vec<&str> = told
+        .lines()
+        .filter(|line| line.starts_with("checkpoints"))
+        .collect();
+    assert_eq!(folders.len(), 4, "{told}");
+    for folder in folders {
+        let path = place.path().join(folder);
+        let configuration = std::fs::read(path.join("config.json")).unwrap();
+        let configuration: serde_json::Value = serde_json::from_slice(&configuration).unwrap();
+        assert_eq!(configuration["n_head"], 4);
+        let written = Checkpoint::open(&path).unwrap();
+        let fused = written.find("transformer.h.1.attn.c_attn.weight").unwrap();
+        assert_eq!(fused.shape, [48, 144]);
+        assert!(written.find("lm_head.weight").is_some());
+        assert_eq!(generate(folder, &[]), expected, "{folder}");
+    }
+    // Of a prepared size, too; and what transformers does not read is refused.
+    let output = place.run(&["prepare", "--as", "hugging-face", "--size", TINY]);
+    assert!(output.status.success());
+    let output = place.run(&[
+        "prepare",
+        "--as",
+        "hugging-face",
+        "--size",
+        TINY,
+        "--format",
+        "burnpack",
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("transformers reads no burnpack"), "{said}");
+}
