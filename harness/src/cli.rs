@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use checkpoint::{Dtype, Format};
 use clap::{Args, Parser, Subcommand};
 use gpt2::Size;
-use lab::DeviceSpec;
+use lab::{DeviceSpec, Reading};
 
 use crate::checkout;
 use crate::exit;
@@ -101,9 +101,13 @@ pub struct DoctorArgs {
 /// How a checkpoint of the user's is read.
 #[derive(Debug, Clone, Args)]
 pub struct ReadingArgs {
-    /// TOML file that says what the checkpoint's tensors are called, where no built-in layout fits (book, hugging-face, burn)
+    /// TOML file that says what the checkpoint's tensors are called, where no built-in layout fits (book, book-fast, hugging-face, nanogpt, burn)
     #[arg(long, value_name = "FILE")]
     pub layout: Option<PathBuf>,
+    /// Where the state dict is in a file of PyTorch's, if it is under none of the usual keys: keys with dots between them, as in
+    /// ema.model
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
     /// Refuse a checkpoint that holds tensors which the model does not have; what is missing or of another shape is refused
     /// always
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
@@ -114,6 +118,15 @@ pub struct ReadingArgs {
     /// Cast all weights to this dtype first, as where a checkpoint mixes several
     #[arg(long, value_name = "DTYPE")]
     pub cast: Option<Dtype>,
+}
+
+impl ReadingArgs {
+    pub fn reading(&self) -> Reading {
+        Reading {
+            layout: self.layout.clone(),
+            key: self.key.clone(),
+        }
+    }
 }
 
 /// Names and layout of checkpoints that are written.
@@ -473,6 +486,8 @@ pub struct ReferenceArgs {
     pub checkpoint: PathBuf,
     #[arg(long)]
     pub layout: Option<PathBuf>,
+    #[arg(long)]
+    pub key: Option<String>,
     #[arg(long)]
     pub size: Size,
     #[arg(long)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use lab::{Outcome, Status};
+use lab::{Outcome, Reading, Status};
 
 use crate::cli::RunOptions;
 use crate::configuration::Code;
@@ -46,8 +46,7 @@ pub type Prepared = HashMap<(Size, Dtype, Format), Result<(), String>>;
 /// What a run reads.
 struct Inputs {
     checkpoint: PathBuf,
-    /// What the checkpoint's tensors are called, where no built-in layout fits.
-    layout: Option<PathBuf>,
+    reading: Reading,
     /// The logits that it is compared with.
     reference: PathBuf,
 }
@@ -302,10 +301,11 @@ impl Execution<'_> {
             Some(given) => given.clone(),
             None => reference(&ready, format)?,
         };
-        let (checkpoint, layout) = as_it_is.unwrap_or_else(|| (ready.path(format), None));
+        let (checkpoint, reading) =
+            as_it_is.unwrap_or_else(|| (ready.path(format), Reading::default()));
         Ok(Some(Inputs {
             checkpoint,
-            layout,
+            reading,
             reference,
         }))
     }
@@ -320,7 +320,7 @@ impl Execution<'_> {
             tuning: run.tuning,
             cache: run.cache,
             checkpoint: None,
-            layout: None,
+            reading: Reading::default(),
             digests: None,
             reference: None,
             is_reference_given: self.options.reference.is_some(),
@@ -337,7 +337,7 @@ impl Execution<'_> {
         }
         if let Some(inputs) = self.ready(run)? {
             specification.checkpoint = Some(inputs.checkpoint);
-            specification.layout = inputs.layout;
+            specification.reading = inputs.reading;
             specification.digests = Some(self.supply.ready(run).sidecar());
             specification.reference = Some(inputs.reference);
         }

@@ -33,6 +33,7 @@ impl<'a> Supply<'a> {
         let imported = file.map(|file| {
             let mut reading = options.reading.clone();
             reading.layout = reading.layout.or_else(|| manifest.layout.clone());
+            reading.key = reading.key.or_else(|| manifest.key.clone());
             let size = manifest
                 .sizes
                 .first()
@@ -100,7 +101,7 @@ pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
     let path = ready.reference();
     if !path.exists() {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
-        let (checkpoint, layout) = ready.weights(format);
+        let (checkpoint, reading) = ready.weights(format);
         let mut command = std::process::Command::new(program);
         command
             .arg("reference")
@@ -109,8 +110,11 @@ pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
             .args(["--size", &ready.size.to_string()])
             .arg("--to")
             .arg(&path);
-        if let Some(layout) = layout {
+        if let Some(layout) = &reading.layout {
             command.arg("--layout").arg(layout);
+        }
+        if let Some(key) = &reading.key {
+            command.arg("--key").arg(key);
         }
         let output = command.output().map_err(|error| error.to_string())?;
         if !output.status.success() {

@@ -7,7 +7,7 @@ use anyhow::Context;
 use checkpoint::Dtype;
 use clap::Args;
 use gpt2::Size;
-use lab::{CacheState, Cgroup, DeviceSpec, HostLimits, Outcome, RunSpec, Status, Tuning};
+use lab::{CacheState, Cgroup, DeviceSpec, HostLimits, Outcome, Reading, RunSpec, Status, Tuning};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::Sidecar;
@@ -35,9 +35,9 @@ pub struct Specification {
     pub cache: CacheState,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
-    /// What its tensors are called, where no built-in layout fits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layout: Option<PathBuf>,
+    /// How it is read.
+    #[serde(default)]
+    pub reading: Reading,
     /// Digests of its tensors, as `harness prepare` writes them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digests: Option<PathBuf>,
@@ -117,7 +117,7 @@ fn outcome(args: &Specification) -> Outcome {
         device: args.device,
         cache: args.cache,
         checkpoint: args.checkpoint.clone().unwrap_or_default(),
-        layout: args.layout.clone(),
+        reading: args.reading.clone(),
         digests,
         reference_logits: args.reference.clone(),
         is_reference_given: args.is_reference_given,
@@ -146,7 +146,7 @@ mod tests {
             tuning: Tuning::default(),
             cache: CacheState::Cold,
             checkpoint: Some("a b.safetensors".into()),
-            layout: None,
+            reading: Reading::default(),
             digests: None,
             reference: None,
             is_reference_given: false,

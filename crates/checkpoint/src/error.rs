@@ -137,7 +137,7 @@ impl fmt::Display for Holds {
                 if *more > 0 {
                     write!(f, " and {more} more")?;
                 }
-                f.write_str(": choose one by its key")
+                f.write_str(": choose one with --key")
             }
             Holds::Module { key, class } => {
                 match &**key {

@@ -25,7 +25,7 @@ fn pth(folder: &Path, log: &[u8], method: zip::CompressionMethod) -> PathBuf {
 }
 
 /// Memory taken to open it, and the error, if any.
-fn open(path: &Path) -> (usize, Option<String>) {
+fn open(path: &Path) -> (u64, Option<String>) {
     CountingAllocator::reset_peak();
     let before = CountingAllocator::current_bytes();
     let opened = Checkpoint::open(path);
@@ -80,7 +80,7 @@ fn logs_take_no_memory_to_speak_of() {
 
 #[test]
 fn what_is_too_much_is_refused_with_advice_and_within_the_bound() {
-    const BOUND: usize = 384 << 20;
+    const BOUND: u64 = 384 << 20;
     let folder = tempfile::tempdir().unwrap();
     let dictionaries = list(3_000_000, b"}");
     for (log, expected) in [

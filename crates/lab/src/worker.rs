@@ -18,8 +18,8 @@ use crate::meter::{
 use crate::outcome::{Outcome, Status};
 use crate::{
     BackendKind, CacheState, Compared, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits,
-    Kept, Layouts, Logits, Measures, MemoryModel, Platform, Reads, Run, Target, Tuning, VerifiedBy,
-    devices, reference, touch_free_memory, verify,
+    Kept, Layouts, Logits, Measures, MemoryModel, Platform, Reading, Reads, Run, Target, Tuning,
+    VerifiedBy, devices, reference, touch_free_memory, verify,
 };
 
 /// What a worker is to do.
@@ -39,8 +39,8 @@ pub struct RunSpec {
     pub cache: CacheState,
     /// The checkpoint; of the format that the experiment reads.
     pub checkpoint: PathBuf,
-    /// A layout file, where the checkpoint's tensors are named as in no built-in one.
-    pub layout: Option<PathBuf>,
+    /// How it is read.
+    pub reading: Reading,
     /// The digest of every tensor of the checkpoint.
     pub digests: BTreeMap<String, Digest>,
     /// Logits to compare with; without them forward runs, and its logits need only be finite.
@@ -144,10 +144,7 @@ pub(crate) fn run_of<B: Platform>(
         max_tensor_bytes: B::max_tensor_bytes(&device),
         device,
         checkpoint: spec.checkpoint.clone(),
-        layouts: match &spec.layout {
-            Some(path) => Layouts::read(path)?,
-            None => Layouts::built_in(),
-        },
+        layouts: Layouts::of(&spec.reading)?,
         recorder: recorder(),
     })
 }

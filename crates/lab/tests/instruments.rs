@@ -91,7 +91,7 @@ fn run<E: Experiment>(backend: BackendKind, last_words: Option<PathBuf>) -> Outc
         variant: Default::default(),
     };
     let outcome = worker::execute::<E>(&RunSpec {
-        layout: None,
+        reading: lab::Reading::default(),
         config,
         variant: E::NAME.to_owned(),
         tuning: Tuning::default(),

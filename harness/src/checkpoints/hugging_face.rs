@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use gpt2::Config;
 use checkpoint::{Format, PARTIAL_PREFIX, TensorMeta};
+use gpt2::Config;
 use lab::{FileTensor, Layouts, write_tensors};
 
-use super::{Ready, Store, configuration, hold, layouts, metas, progress, remove_partial};
+use super::{Ready, Store, configuration, hold, metas, progress, remove_partial};
 use crate::exit::Ended;
 use crate::interrupt;
 
@@ -37,8 +37,8 @@ pub fn write(store: &Store, ready: &Ready, format: Format) -> anyhow::Result<Pat
     if ready.imported.is_none() {
         store.prepare(ready, Format::Safetensors)?;
     }
-    let (path, layout) = ready.weights(Format::Safetensors);
-    let mut source = layouts(layout)?.open(&path)?.checkpoint;
+    let (path, reading) = ready.weights(Format::Safetensors);
+    let mut source = Layouts::of(&reading)?.open(&path)?.checkpoint;
     let tensors = tensors(ready)?;
     let to = folder(ready, format);
     let cannot = || format!("{}: cannot be written", to.display());
@@ -54,13 +54,20 @@ pub fn write(store: &Store, ready: &Ready, format: Format) -> anyhow::Result<Pat
     let bar = progress("preparing", &to, total);
     let config = as_transformers(ready.size.config());
     let metadata = configuration::metadata(&config);
-    let written = write_tensors(&file, format, &tensors, &metadata, &mut source, &mut |bytes| {
-        bar.inc(bytes);
-        match interrupt::requested() {
-            true => Err(lab::Error::Stopped),
-            false => Ok(()),
-        }
-    });
+    let written = write_tensors(
+        &file,
+        format,
+        &tensors,
+        &metadata,
+        &mut source,
+        &mut |bytes| {
+            bar.inc(bytes);
+            match interrupt::requested() {
+                true => Err(lab::Error::Stopped),
+                false => Ok(()),
+            }
+        },
+    );
     bar.finish_and_clear();
     match written {
         Err(lab::Error::Stopped) => return Err(Ended::Stopped.into()),

@@ -16,7 +16,7 @@ use anyhow::{Context, bail, ensure};
 use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Hasher, Synthetic, TensorMeta};
 use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::{Layouts, Named};
+use lab::{Layouts, Named, Reading};
 
 use crate::cli::ReadingArgs;
 use crate::{interrupt, units};
@@ -48,8 +48,7 @@ pub struct Ready {
 struct Imported {
     format: Format,
     path: PathBuf,
-    /// The layout file that says what its tensors are called.
-    layout: Option<PathBuf>,
+    reading: Reading,
     /// Whether it holds the tensors as a prepared checkpoint does: under the book's names, each in a row.
     is_own: bool,
     /// Whether its weights are cast: what is loaded is a copy.
@@ -65,24 +64,24 @@ impl Ready {
         }
     }
 
-    /// The user's file and its layout, where that is what is read: by what `reads_any` state dict, in its own format.
-    pub fn as_it_is(&self, format: Format, reads_any: bool) -> Option<(PathBuf, Option<PathBuf>)> {
+    /// The user's file and how it is read, where that is what is read: by what `reads_any` state dict, in its own format.
+    pub fn as_it_is(&self, format: Format, reads_any: bool) -> Option<(PathBuf, Reading)> {
         let imported = self.imported.as_ref();
         let is_read =
             |imported: &&Imported| reads_any && imported.format == format && !imported.is_cast;
         let read = imported.filter(is_read);
-        read.map(|imported| (imported.path.clone(), imported.layout.clone()))
+        read.map(|imported| (imported.path.clone(), imported.reading.clone()))
     }
 
-    /// A checkpoint of the very weights, and its layout: the user's file, or the one in a format that a run reads.
-    pub fn weights(&self, format: Format) -> (PathBuf, Option<&Path>) {
+    /// A checkpoint of the very weights, and how it is read: the user's file, or the one in a format that a run reads.
+    pub fn weights(&self, format: Format) -> (PathBuf, Reading) {
         match &self.imported {
             Some(imported) if !imported.is_cast => {
-                (imported.path.clone(), imported.layout.as_deref())
+                (imported.path.clone(), imported.reading.clone())
             }
             // Computed of a plain checkpoint, whatever is made of it.
-            _ if format.is_plain() => (self.path(format), None),
-            _ => (self.path(self.plain_format()), None),
+            _ if format.is_plain() => (self.path(format), Reading::default()),
+            _ => (self.path(self.plain_format()), Reading::default()),
         }
     }
 
@@ -256,7 +255,7 @@ impl Store {
         reading: &ReadingArgs,
         size: Option<Size>,
     ) -> anyhow::Result<Ready> {
-        let opened = layouts(reading.layout.as_deref())?.open(file)?;
+        let opened = Layouts::of(&reading.reading())?.open(file)?;
         self.ready_of(file, &opened, reading, size)
     }
 
@@ -282,8 +281,11 @@ impl Store {
             imported: Some(Imported {
                 format: opened.checkpoint.format(),
                 path,
-                layout: reading.layout.clone(),
-                is_own: opened.is_own() && opened.unexpected.is_empty() && !is_cast,
+                reading: reading.reading(),
+                is_own: opened.is_own()
+                    && reading.key.is_none()
+                    && opened.unexpected.is_empty()
+                    && !is_cast,
                 is_cast,
             }),
             size: Size::of(config),
@@ -302,11 +304,10 @@ impl Store {
         reading: &ReadingArgs,
         size: Option<Size>,
     ) -> anyhow::Result<Ready> {
-        let opened = layouts(reading.layout.as_deref())?.open(file)?;
+        let opened = Layouts::of(&reading.reading())?.open(file)?;
         let mut ready = self.ready_of(file, &opened, reading, size)?;
         let tensors = import::tensors(&opened, &ready.size.config());
-        let path = std::path::absolute(opened.checkpoint.path())?;
-        let origin = Origin::of(&opened.checkpoint, reading.layout.as_deref(), ready.dtype)?;
+        let origin = Origin::of(&opened.checkpoint, &reading.reading(), ready.dtype)?;
         let _held = hold(&ready.folder)?;
         let before = Sidecar::load(&ready.sidecar());
         let current = before
@@ -342,14 +343,6 @@ impl Store {
         ready.identity = sidecar.identity();
         Ok(ready)
     }
-}
-
-/// The layouts that a checkpoint may be in: one of a file, or the built-in ones.
-pub fn layouts(file: Option<&Path>) -> anyhow::Result<Layouts> {
-    Ok(match file {
-        Some(file) => Layouts::read(file)?,
-        None => Layouts::built_in(),
-    })
 }
 
 /// Bytes free for this user on the disk that holds `path` or would hold it.
@@ -406,9 +399,7 @@ fn convert(
     config: &Config,
     metas: &[TensorMeta],
 ) -> anyhow::Result<checkpoint::Written> {
-    let source = layouts(from.layout.as_deref())?
-        .open(&from.path)?
-        .checkpoint;
+    let source = Layouts::of(&from.reading)?.open(&from.path)?.checkpoint;
     write(to, format, config, metas, |meta, sink| {
         let tensor = source.tensor(&meta.name, &meta.shape)?;
         cast::read(tensor, meta.dtype, sink)

@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use checkpoint::{Checkpoint, Digest, Dtype, Hasher};
 use gpt2::Size;
+use lab::Reading;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic;
@@ -40,6 +41,9 @@ pub enum Origin {
         /// Digest of the layout file that it was read with.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         layout: Option<Digest>,
+        /// The path of keys to its state dict.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
     },
 }
 
@@ -76,11 +80,7 @@ impl Stamp {
 
 impl Origin {
     /// The files of a checkpoint, as they are now.
-    pub fn of(
-        checkpoint: &Checkpoint,
-        layout: Option<&Path>,
-        dtype: Dtype,
-    ) -> anyhow::Result<Origin> {
+    pub fn of(checkpoint: &Checkpoint, reading: &Reading, dtype: Dtype) -> anyhow::Result<Origin> {
         let files = checkpoint.tensors().iter().map(|tensor| &*tensor.file);
         let files: BTreeSet<&Path> = files.collect();
         let files = files.into_iter().map(Stamp::of);
@@ -88,7 +88,10 @@ impl Origin {
             path: std::path::absolute(checkpoint.path())?,
             files: files.collect::<anyhow::Result<_>>()?,
             dtype,
-            layout: layout
+            key: reading.key.clone(),
+            layout: reading
+                .layout
+                .as_ref()
                 .map(|layout| anyhow::Ok(Digest::of(&std::fs::read(layout)?)))
                 .transpose()?,
         })

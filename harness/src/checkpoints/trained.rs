@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use checkpoint::{Dtype, Format, TensorMeta};
 use gpt2::Size;
-use lab::Saving;
+use lab::{Layouts, Saving};
 
-use super::{Ready, Store, configuration, free_disk_bytes, layouts, metas};
+use super::{Ready, Store, configuration, free_disk_bytes, metas};
 use crate::cli::{ModelArgs, ReadingArgs};
 use crate::units;
 
@@ -27,7 +27,7 @@ impl Target {
         dtype: Dtype,
         path: &Path,
     ) -> anyhow::Result<Target> {
-        let layouts = layouts(args.reading.layout.as_deref())?;
+        let layouts = Layouts::of(&args.reading.reading())?;
         let original = layouts.open(&args.checkpoint)?;
         let format = original.checkpoint.format();
         let metas = metas(&ready.size.config(), dtype);
@@ -54,7 +54,11 @@ impl Target {
                 tensors,
                 metadata: configuration::metadata(&ready.size.config()),
             },
-            reading: args.reading.clone(),
+            // What is saved is a state dict and no more.
+            reading: ReadingArgs {
+                key: None,
+                ..args.reading.clone()
+            },
             size: ready.size,
         })
     }

@@ -15,9 +15,10 @@ mod regenerate;
 mod run;
 mod usage;
 
-use crate::checkpoints::{derive, layouts};
+use crate::checkpoints::derive;
 use crate::cli::Command;
 use crate::worker;
+use lab::{Layouts, Reading};
 
 /// Does what was asked for.
 pub fn execute(command: Command) -> anyhow::Result<()> {
@@ -45,7 +46,10 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Reference(args) => Ok(lab::write_logits(
             &args.checkpoint,
-            &layouts(args.layout.as_deref())?,
+            &Layouts::of(&Reading {
+                layout: args.layout,
+                key: args.key,
+            })?,
             &args.size.config(),
             &args.to,
         )?),

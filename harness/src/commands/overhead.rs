@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use checkpoint::{Dtype, Format};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::{CacheState, HostCaps, Reads, Tuning};
+use lab::{CacheState, HostCaps, Reading, Reads, Tuning};
 use serde::{Deserialize, Serialize};
 
 use crate::checkout::{self, RUNS};
@@ -118,7 +118,7 @@ fn specification(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Resu
         tuning: Tuning::default(),
         cache: CacheState::Warm,
         checkpoint: Some(ready.path(format)),
-        layout: None,
+        reading: Reading::default(),
         digests: Some(ready.sidecar()),
         reference: Some(reference),
         is_reference_given: false,

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, bail};
 use checkpoint::Format;
-use lab::{FineTuning, HostLimits, Reads, Registered, RunSpec, Task, Told, Tuning};
+use lab::{FineTuning, HostLimits, Reading, Reads, Registered, RunSpec, Task, Told, Tuning};
 
 use crate::checkpoints::{Ready, Sidecar, Store, trained};
 use crate::cli::{FinetuneArgs, GenerateArgs, ModelArgs, TextArgs};
@@ -175,12 +175,12 @@ impl<'a> Model<'a> {
             Reads::Nothing => bail!("{} loads no checkpoint", args.experiment),
         };
         let as_it_is = ready.as_it_is(format, experiment.reads == Reads::StateDict);
-        let (checkpoint, layout) = match as_it_is {
+        let (checkpoint, reading) = match as_it_is {
             Some(read) => read,
             None => {
                 let prepared = store.prepare(ready, format);
                 prepared.map_err(|error| deadline.or(error))?;
-                (ready.path(format), None)
+                (ready.path(format), Reading::default())
             }
         };
         let digests = Sidecar::load(&ready.sidecar())?.digests;
@@ -192,7 +192,7 @@ impl<'a> Model<'a> {
             device: args.device,
             cache: lab::CacheState::Warm,
             checkpoint,
-            layout,
+            reading,
             digests,
             reference_logits: None,
             save_logits: None,

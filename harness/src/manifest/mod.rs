@@ -49,6 +49,8 @@ pub struct Manifest {
     pub checkpoint: Option<PathBuf>,
     /// The layout file that says what its tensors are called.
     pub layout: Option<PathBuf>,
+    /// The path of keys to its state dict.
+    pub key: Option<String>,
     pub tuning: Tuning,
     pub repeats: u32,
     /// For sizes that have a number of their own.
@@ -123,6 +125,8 @@ struct Matrix {
     checkpoint: Option<PathBuf>,
     #[serde(default)]
     layout: Option<PathBuf>,
+    #[serde(default)]
+    key: Option<String>,
     #[serde(default)]
     software_sizes: Option<Vec<Spanned<String>>>,
     #[serde(default)]
@@ -315,6 +319,7 @@ impl Manifest {
             format,
             checkpoint: matrix.checkpoint,
             layout: matrix.layout,
+            key: matrix.key,
             repeats: positive("repeats", repeats, 3)? as u32,
             repeats_of,
             order: matrix.order.unwrap_or(Order::Interleaved),

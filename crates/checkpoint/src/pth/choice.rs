@@ -128,7 +128,6 @@ struct Inner<'a> {
     /// That which holds it, by its place; the result itself is nobody's.
     parent: Option<usize>,
     key: Key<'a>,
-    value: Value,
     count: Count,
     module: Option<&'a str>,
 }
@@ -154,7 +153,6 @@ fn inner(pickle: &Pickle) -> Vec<Inner<'_>> {
             found.push(Inner {
                 parent,
                 key,
-                value,
                 count: Count::of(entries.iter().map(|(_, value)| built(pickle, *value))),
                 module,
             });

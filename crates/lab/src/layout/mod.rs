@@ -21,11 +21,11 @@
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use checkpoint::{Checkpoint, TensorRange};
 use gpt2::Variant;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use write::Place;
@@ -41,9 +41,25 @@ const BUILT_IN: [&str; 5] = [
 /// Stands for a layer's number in names.
 const LAYER: &str = "{layer}";
 
+/// How a checkpoint is read, where it is not in a usual way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reading {
+    /// The layout file that says what its tensors are called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<PathBuf>,
+    /// The path of keys to the state dict in a file of PyTorch's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
 /// The layouts that a checkpoint may be in.
 #[derive(Debug, Clone)]
-pub struct Layouts(Vec<Layout>);
+pub struct Layouts {
+    known: Vec<Layout>,
+    /// The path of keys to the state dict, where it is under none of the usual ones.
+    key: Option<String>,
+}
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -133,16 +149,35 @@ impl Named {
 }
 
 impl Layouts {
-    /// The book's, Hugging Face's and Burn's own.
+    /// The book's, Hugging Face's, nanoGPT's and Burn's own.
     pub fn built_in() -> Layouts {
         let parse =
             |text| toml::from_str(text).expect("built-in layouts are valid: a test parses them");
-        Layouts(BUILT_IN.map(parse).to_vec())
+        Layouts {
+            known: BUILT_IN.map(parse).to_vec(),
+            key: None,
+        }
+    }
+
+    /// Those that a person gave; the built-in ones where none is given.
+    ///
+    /// # Errors
+    ///
+    /// If the layout file cannot be read, or is no layout.
+    pub fn of(reading: &Reading) -> Result<Layouts, Error> {
+        let layouts = match &reading.layout {
+            Some(path) => Layouts::read(path)?,
+            None => Layouts::built_in(),
+        };
+        Ok(Layouts {
+            key: reading.key.clone(),
+            ..layouts
+        })
     }
 
     /// What the layout of this name calls a tensor of the model, where it keeps it whole.
     pub fn name_in(&self, layout: &str, tensor: &str) -> Option<String> {
-        let layout = self.0.iter().find(|known| known.name == layout)?;
+        let layout = self.named(layout)?;
         layout.tensors.iter().find_map(|(own, sources)| {
             let Source::Whole(written) = sources.all().first()? else {
                 return None;
@@ -176,18 +211,28 @@ impl Layouts {
                 return Err(wrong(format!("`{from}` has no part {part} of {of}")));
             }
         }
-        Ok(Layouts(vec![layout]))
+        Ok(Layouts {
+            known: vec![layout],
+            key: None,
+        })
     }
 
     /// Opens a checkpoint, and finds the layout in which most of it is the model's.
     ///
     /// # Errors
     ///
-    /// If the checkpoint is missing or invalid, or in none of the layouts.
+    /// If the checkpoint is missing or invalid, in none of the layouts, or a part of one that is in several files.
     pub fn open(&self, path: &Path) -> Result<Named, Error> {
-        let (checkpoint, wrapped) = unwrapped(Checkpoint::open(path)?)?;
+        let opened = match &self.key {
+            Some(key) => Checkpoint::open_at(path, key)?,
+            None => Checkpoint::open(path)?,
+        };
+        if let Some(shard) = opened.shard() {
+            return Err(Error::Setup(format!("{}: {shard}", path.display())));
+        }
+        let (checkpoint, wrapped) = unwrapped(opened)?;
         let mut best: Option<Match> = None;
-        for layout in &self.0 {
+        for layout in &self.known {
             for prefix in layout.prefixes(&checkpoint) {
                 let found = layout.find(&checkpoint, &prefix);
                 let is_better = best.as_ref().is_none_or(|best| found.rank() > best.rank());
@@ -203,7 +248,7 @@ impl Layouts {
     }
 
     fn unknown(&self, checkpoint: &Checkpoint) -> Error {
-        let layouts: Vec<&str> = self.0.iter().map(|layout| &*layout.name).collect();
+        let layouts: Vec<&str> = self.known.iter().map(|layout| &*layout.name).collect();
         let names = checkpoint.tensors().iter().take(3);
         let names: Vec<String> = names.map(|tensor| format!("`{}`", tensor.name)).collect();
         let other = checkpoint.others().first();
@@ -526,7 +571,7 @@ mod tests {
     #[test]
     fn built_in_layouts_say_of_every_tensor_of_the_model_where_it_lies() {
         let size: Size = "v257-c64-e48-l1-h4".parse().unwrap();
-        for layout in &Layouts::built_in().0 {
+        for layout in &Layouts::built_in().known {
             let named: Vec<String> = layout
                 .tensors
                 .keys()

@@ -210,23 +210,24 @@ pub fn write_tensors(
         .collect();
     // What a writer of files has no word for.
     let mut failed = None;
-    let written = checkpoint::write_with_metadata(path, format, &metas, metadata, &mut |meta, sink| {
-        let filled = by_name[&*meta.name].fill(blocks, &mut |piece| {
-            sink(piece)?;
-            after(piece.len() as u64)
-        });
-        filled.map_err(|error| match error {
-            Error::Checkpoint(error) => error,
-            other => {
-                let reason = other.to_string();
-                failed = Some(other);
-                checkpoint::Error::Invalid {
-                    path: path.to_owned(),
-                    reason,
+    let written =
+        checkpoint::write_with_metadata(path, format, &metas, metadata, &mut |meta, sink| {
+            let filled = by_name[&*meta.name].fill(blocks, &mut |piece| {
+                sink(piece)?;
+                after(piece.len() as u64)
+            });
+            filled.map_err(|error| match error {
+                Error::Checkpoint(error) => error,
+                other => {
+                    let reason = other.to_string();
+                    failed = Some(other);
+                    checkpoint::Error::Invalid {
+                        path: path.to_owned(),
+                        reason,
+                    }
                 }
-            }
-        })
-    });
+            })
+        });
     match failed {
         Some(error) => Err(error),
         None => Ok(written?),
@@ -315,8 +316,8 @@ impl Layouts {
         gather(placed)
     }
 
-    fn named(&self, name: &str) -> Option<&Layout> {
-        self.0.iter().find(|known| known.name == name)
+    pub(super) fn named(&self, name: &str) -> Option<&Layout> {
+        self.known.iter().find(|known| known.name == name)
     }
 }
 
@@ -457,7 +458,15 @@ mod tests {
     /// Writes a checkpoint as these tensors of a file.
     fn write(from: &Named, tensors: &[FileTensor], format: Format, to: &Path) {
         let mut blocks = from.checkpoint.clone();
-        write_tensors(to, format, tensors, &BTreeMap::new(), &mut blocks, &mut |_| Ok(())).unwrap();
+        write_tensors(
+            to,
+            format,
+            tensors,
+            &BTreeMap::new(),
+            &mut blocks,
+            &mut |_| Ok(()),
+        )
+        .unwrap();
     }
 
     fn digests(named: &Named) -> BTreeMap<String, String> {

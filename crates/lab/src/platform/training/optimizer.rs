@@ -93,7 +93,14 @@ pub(super) fn save<B: Platform>(
     }
     let mut after = |bytes| say(tell, Told::Written { bytes });
     let nothing_more = BTreeMap::new();
-    write_tensors(path, Format::Safetensors, &tensors, &nothing_more, &mut state, &mut after)?;
+    write_tensors(
+        path,
+        Format::Safetensors,
+        &tensors,
+        &nothing_more,
+        &mut state,
+        &mut after,
+    )?;
     Ok(())
 }
 

@@ -31,7 +31,14 @@ pub(super) fn save<B: Platform>(
         tensors,
         metadata,
     } = saving;
-    write_tensors(path, *format, tensors, metadata, &mut parameters, &mut after)?;
+    write_tensors(
+        path,
+        *format,
+        tensors,
+        metadata,
+        &mut parameters,
+        &mut after,
+    )?;
     Ok(())
 }
 
