@@ -244,7 +244,7 @@ fn a_killed_preparation_is_made_anew_and_what_it_left_is_cleared_away() {
     assert!(place.run(&prepare).status.success());
     let mut made = names();
     made.sort();
-    assert_eq!(made, ["digests.json", "model.safetensors"]);
+    assert_eq!(made, ["config.json", "digests.json", "model.safetensors"]);
 }
 
 #[test]

@@ -17,6 +17,9 @@ struct Case {
     size: String,
     dtype: String,
     tokens: Vec<u32>,
+    /// Options that it is loaded with.
+    #[serde(default)]
+    args: Vec<String>,
 }
 
 /// Every fixture: its folder, the checkpoint in it, and what PyTorch made of it.
@@ -73,7 +76,12 @@ fn every_experiment_computes_pytorchs_logits_from_every_checkpoint() {
         );
         place.write("m.toml", &manifest);
         let reference = folder.join("logits.safetensors");
-        let (said, code) = place.run_manifest(&["--reference", text(&reference)]);
+        let options = case.args.iter().map(|option| &**option);
+        let options: Vec<&str> = ["--reference", text(&reference)]
+            .into_iter()
+            .chain(options)
+            .collect();
+        let (said, code) = place.run_manifest(&options);
         let name = folder.file_name().unwrap().display();
         assert_eq!(code, 0, "{name}: {said}");
         let mut loaded = HashSet::new();
@@ -129,7 +137,7 @@ fn every_experiment_computes_pytorchs_logits_from_every_checkpoint() {
 fn greedy_generation_goes_on_with_pytorchs_tokens() {
     for (folder, checkpoint, case) in cases() {
         let place = Place::new();
-        let args = [
+        let mut args = vec![
             "generate",
             "--checkpoint",
             text(&checkpoint),
@@ -138,6 +146,7 @@ fn greedy_generation_goes_on_with_pytorchs_tokens() {
             "--tokens",
             "1,2,3",
         ];
+        args.extend(case.args.iter().map(|option| &**option));
         let output = place.run(&args);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {said}", folder.display());
@@ -165,6 +174,7 @@ fn a_checkpoint_in_another_form_is_still_the_same_weights() {
                 "burnpack",
             ];
             let mut args = vec!["prepare", "--from", from, "--size", &case.size];
+            args.extend(case.args.iter().map(|option| &**option));
             formats
                 .iter()
                 .for_each(|format| args.extend(["--format", format]));

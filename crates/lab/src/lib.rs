@@ -53,7 +53,7 @@ pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
 };
-pub use layout::{Blocks, FileTensor, Layouts, Named, Reading, write_tensors};
+pub use layout::{Blocks, FileTensor, Layouts, Named, Reading, Tables, write_tensors};
 pub use measures::Measures;
 pub use meter::{Phase, Quantity, Sample, Spoiling};
 pub use outcome::{Compared, Logits, Outcome, Status, VerifiedBy};

@@ -400,7 +400,8 @@ mod tests {
         std::fs::create_dir_all(&folder).unwrap();
         let mut rows = Vec::new();
         for (device, driver) in [("vulkan", Some(LLVMPIPE)), ("flex", None)] {
-            let row = run("a", device, driver).record;
+            let mut row = run("a", device, driver).record;
+            row.run_id = device.to_owned();
             rows.extend(crate::record::write_row(&row, rows.is_empty()).unwrap());
         }
         std::fs::write(folder.join("runs.csv"), rows).unwrap();

@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::{Dtype, TensorRange};
 use gpt2::{Config, Size, Variant};
-use lab::Named;
+use lab::{Named, Tables};
 
-use super::configuration::Told;
+use super::configuration::{Said, Told};
 
 /// The model that a checkpoint is of: its dimensions by the shapes of its tensors, and by what is told of it the rest, such as the
 /// heads, which no tensor shows. What a person gives as `--size` is a whole description, and must agree.
@@ -24,7 +24,7 @@ pub fn config_of(
         return match told? {
             Some(told) if told.heads.is_some() => {
                 let mut config = told.complete(shown).map_err(anyhow::Error::msg)?;
-                config.variant.is_tied = is_tied(opened, &told)?;
+                config.variant.is_tied = is_tied(opened, told.is_tied, &told.by)?;
                 Ok(config)
             }
             Some(told) => bail!("{}: does not say how many heads the model has", told.by),
@@ -32,7 +32,8 @@ pub fn config_of(
         };
     };
     let mut stated = given;
-    stated.variant.is_tied = shown.variant.is_tied;
+    let said = stated.variant.is_tied.then_some((true, "-tied"));
+    stated.variant.is_tied = is_tied(opened, said, "--size")?;
     match told {
         // Whoever describes the whole model needs no other description.
         Err(unreadable) => eprintln!("warning: {unreadable:#}: --size is taken"),
@@ -47,7 +48,7 @@ pub fn config_of(
                 },
                 ..config
             };
-            config.variant.is_tied = is_tied(opened, &told)?;
+            config.variant.is_tied = is_tied(opened, told.is_tied, &told.by)?;
             stated.variant.is_tied = config.variant.is_tied;
             ensure!(
                 config == stated,
@@ -115,7 +116,7 @@ fn shown(opened: &Named) -> anyhow::Result<Config> {
     let variant = Variant {
         inner: inner.ok(),
         biases: any_has("norm1.shift") || any_has("ff.layers.0.bias"),
-        is_tied: opened.has_one_table(),
+        is_tied: opened.tables() == Tables::One,
         ..opened.variant
     };
     Ok(Config {
@@ -146,35 +147,44 @@ fn heads_wanted(shown: Config) -> String {
     )
 }
 
-/// Whether the output head is the token table. Where two tables are kept and one is told of, they must be equal.
-fn is_tied(opened: &Named, told: &Told) -> anyhow::Result<bool> {
-    let one_table = opened.has_one_table();
-    let Some((is_tied, name)) = told.is_tied else {
-        return Ok(one_table);
+/// Whether the output head is the token table, by the tables that are kept and by what somebody says of them. Where two are kept
+/// and one is told of, they must be equal; where none is kept for the head, somebody must say that there is one.
+fn is_tied(opened: &Named, said: Said<bool>, by: &str) -> anyhow::Result<bool> {
+    let tables = opened.tables();
+    let Some((is_tied, name)) = said else {
+        return Ok(tables == Tables::One);
     };
     let find = |name: &str| opened.checkpoint.find(name);
-    let written = |name: &str| opened.sources.get(name).cloned().unwrap_or_default();
-    let (tokens, head) = (written("tok_emb.weight"), written("out_head.weight"));
-    match (is_tied, one_table) {
-        (true, true) => Ok(true),
-        (false, false) => Ok(false),
+    let (tokens, head) = (
+        opened.name_in_file("tok_emb.weight"),
+        opened.name_in_file("out_head.weight"),
+    );
+    match (is_tied, tables) {
+        (true, Tables::One | Tables::NoHead) => Ok(true),
+        // A head that is not there is named with all that is missing.
+        (false, Tables::Two | Tables::NoHead) => Ok(false),
         // Two names of one storage.
-        (false, true) if tokens != head => Ok(true),
-        (false, true) => bail!(
-            "{}: `{name}` is false, and the checkpoint has one table, `{tokens}`, for the tokens and the output head",
-            told.by
+        (false, Tables::One) if tokens != head => Ok(true),
+        (false, Tables::One) => bail!(
+            "{by}: `{name}` is false, and the checkpoint has one table, `{tokens}`, for the tokens and the output head",
         ),
-        (true, false) => {
+        (true, Tables::Two) => {
             let [tokens_at, head_at] = ["tok_emb.weight", "out_head.weight"].map(find);
-            let (tokens_at, head_at) = tokens_at.zip(head_at).expect("there are two tables");
+            let Some((tokens_at, head_at)) = tokens_at.zip(head_at) else {
+                // What is missing is named where it is looked for.
+                return Ok(false);
+            };
             let is_equal = tokens_at.shape == head_at.shape
                 && tokens_at.dtype == head_at.dtype
                 && tokens_at.digest()? == head_at.digest()?;
             ensure!(
+                is_equal || by != "--size",
+                "--size says `{name}`, and the checkpoint's `{tokens}` and `{head}` differ"
+            );
+            ensure!(
                 is_equal,
-                "{}: `{name}` is true, and the checkpoint's `{tokens}` and `{head}` differ: with --ignore-config {name} they are \
-                 taken as they are",
-                told.by
+                "{by}: `{name}` is true, and the checkpoint's `{tokens}` and `{head}` differ: with --ignore-config {name} they are \
+                 taken as they are"
             );
             Ok(true)
         }
@@ -241,7 +251,7 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
     const SHOWN: usize = 12;
     let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
     for spec in config.tensors() {
-        let written = opened.sources.get(&spec.name).unwrap_or(&spec.name);
+        let written = &opened.name_in_file(&spec.name);
         let part = match *written == spec.name {
             true => String::new(),
             false => format!(" (the model's {})", spec.name),

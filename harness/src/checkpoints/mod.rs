@@ -145,6 +145,8 @@ impl Store {
     /// Bytes that preparing this would write: 0 where it is there already.
     pub fn missing_bytes(&self, ready: &Ready, format: Format) -> u64 {
         let is_there = match &ready.imported {
+            // The user's own file, which is read and never written.
+            Some(imported) if ready.path(format) == imported.path => true,
             // Written under another name, so that what is there is whole; of these weights, or the folder is
             // another.
             Some(_) if !format.is_plain() => ready.path(format).exists(),
@@ -196,6 +198,11 @@ impl Store {
         let config = ready.size.config();
         let metas = metas(&config, ready.dtype);
         let path = ready.path(format);
+        assert!(
+            path.starts_with(&ready.folder),
+            "{}: nothing is written outside of the folder of checkpoints",
+            path.display()
+        );
         if !format.is_plain() {
             let from = ready.path(ready.plain_format());
             told("preparing", &path, format.disk_bytes(&metas));

@@ -120,6 +120,8 @@ pub struct Named {
     pub variant: Variant,
     /// What the file calls each tensor of the model that is there or should be.
     pub sources: BTreeMap<String, String>,
+    /// What the file calls tensors of layers, by the model's own names.
+    patterns: Vec<(String, String)>,
     /// Where each tensor of the model that is there lies, and how.
     places: BTreeMap<String, Place>,
     /// Entries that are no weights, and known as such.
@@ -128,16 +130,43 @@ pub struct Named {
     pub unexpected: Vec<(String, Vec<usize>)>,
 }
 
+/// The tables of a GPT-2: the tokens' embeddings, and the output head's weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// One for both, under one name or two.
+    One,
+    /// Two, equal or not.
+    Two,
+    /// The tokens' alone: the head is missing, if the model's is not the same table.
+    NoHead,
+}
+
 impl Named {
-    /// Whether the file keeps one table for the tokens and the output head.
-    pub fn has_one_table(&self) -> bool {
+    /// Which tables the file keeps for the tokens and the output head.
+    pub fn tables(&self) -> Tables {
         let find = |name: &str| self.checkpoint.find(name);
         match (find("tok_emb.weight"), find("out_head.weight")) {
-            (Some(tokens), Some(head)) => {
-                (&tokens.file, tokens.offset) == (&head.file, head.offset)
+            (Some(tokens), Some(head))
+                if (&tokens.file, tokens.offset) == (&head.file, head.offset) =>
+            {
+                Tables::One
             }
-            _ => true,
+            (Some(_), None) => Tables::NoHead,
+            _ => Tables::Two,
         }
+    }
+
+    /// What the file calls a tensor of the model, or would call it.
+    pub fn name_in_file(&self, tensor: &str) -> String {
+        if let Some(name) = self.sources.get(tensor) {
+            return name.clone();
+        }
+        let mut patterns = self.patterns.iter();
+        let found = patterns.find_map(|(own, written)| {
+            let layer = layer_of(own, tensor)?;
+            Some(written.replace(LAYER, &layer.to_string()))
+        });
+        found.unwrap_or_else(|| tensor.to_owned())
     }
 
     /// Whether every tensor lies in the file under the model's own name, and as a parameter holds it.
@@ -324,6 +353,7 @@ struct Match {
     variant: Variant,
     tensors: Vec<TensorRange>,
     sources: BTreeMap<String, String>,
+    patterns: Vec<(String, String)>,
     places: BTreeMap<String, Place>,
     ignored: Vec<String>,
     unexpected: Vec<TensorRange>,
@@ -398,6 +428,7 @@ impl Match {
             layout: self.layout,
             variant: self.variant,
             sources,
+            patterns: self.patterns,
             places,
             ignored: self.ignored,
             unexpected,
@@ -463,12 +494,20 @@ impl Layout {
                 .expect("layouts are checked when they are read"),
             tensors: Vec::new(),
             sources: BTreeMap::new(),
+            patterns: Vec::new(),
             places: BTreeMap::new(),
             ignored: Vec::new(),
             unexpected: Vec::new(),
         };
+        // What is there and cannot be read: nothing else stands in for it.
+        let others = checkpoint.others().iter();
+        let unreadable: HashSet<&str> = others.map(|other| &*other.name).collect();
         let mut used = HashSet::new();
         for (name, sources) in &self.tensors {
+            if let Some(first) = sources.all().first().filter(|_| name.contains(LAYER)) {
+                let written = format!("{prefix}{}", first.from());
+                found.patterns.push((name.clone(), written));
+            }
             let numbers = match name.contains(LAYER) {
                 true => 0..layers,
                 false => 0..1,
@@ -476,18 +515,26 @@ impl Layout {
             for layer in numbers {
                 let number = layer.to_string();
                 let own = name.replace(LAYER, &number);
-                let (mut wanted, mut place) = (None, None);
-                let tensor = sources.all().iter().find_map(|source| {
+                let (mut wanted, mut place, mut tensor) = (None, None, None);
+                for source in sources.all() {
                     let from = source.from().replace(LAYER, &number);
-                    let written = written(&from);
+                    let mut names = prefixes.iter().map(|prefix| format!("{prefix}{from}"));
+                    if let Some(name) = names.find(|name| unreadable.contains(&**name)) {
+                        wanted = Some(name);
+                        break;
+                    }
                     wanted.get_or_insert_with(|| format!("{prefix}{from}"));
-                    let written = written?;
-                    let tensor = source.of(checkpoint.find(&written)?.clone())?;
-                    wanted = Some(written.clone());
-                    place = Some(source.place(written.clone()));
-                    used.insert(written);
-                    Some(tensor)
-                });
+                    let found = written(&from)
+                        .and_then(|name| Some((checkpoint.find(&name)?.clone(), name)))
+                        .and_then(|(found, name)| Some((source.of(found)?, name)));
+                    if let Some((found, name)) = found {
+                        wanted = Some(name.clone());
+                        place = Some(source.place(name.clone()));
+                        used.insert(name);
+                        tensor = Some(found);
+                        break;
+                    }
+                }
                 found
                     .sources
                     .insert(own.clone(), wanted.unwrap_or_default());

@@ -16,15 +16,27 @@ use crate::meter::Panics;
 use crate::usage::say;
 use crate::{Error, FineTuning, Run, Tell, Told};
 
+/// Lays matrices out row by row that are not: a product rounds otherwise where strides are others, and a model is to train alike
+/// whatever loaded it.
+fn in_rows<B: Platform>(model: &mut Gpt2<B>, run: &Run<B>) {
+    for tensor in model.tensors_mut(&run.config) {
+        for shard in tensor.shards {
+            let value = shard.value();
+            shard.assign(value);
+        }
+    }
+}
+
 /// See [`Platform::train`](super::Platform::train).
 pub(super) fn train<B: Platform>(
-    model: Gpt2<B>,
+    mut model: Gpt2<B>,
     run: &Run<B>,
     tokens: &[i32],
     tuning: &FineTuning,
     tell: &mut Tell<'_>,
 ) -> Result<(), Error> {
     let (device, steps) = (&run.device, tuning.steps);
+    in_rows(&mut model, run);
     let mut model = Gpt2::<Autodiff<B>>::trainable(model);
     let mut optimizer = AdamWConfig::new().init();
     if let Some(state) = &tuning.resume_optimizer {

@@ -1,0 +1,331 @@
+//! What is said of a model beside its tensors is computed as it says, or refused by its name: no other model is loaded without
+//! a word.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::Place;
+use serde_json::{Value, json};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// A copy of a fixture's file, with a `config.json` beside it that differs in these fields.
+fn copy(place: &Place, fixture: &str, file: &str, config: &Value) {
+    let from = fixtures().join(fixture);
+    std::fs::copy(from.join(file), place.path().join(file)).unwrap();
+    place.write("config.json", &config.to_string());
+}
+
+/// The `config.json` of a fixture, with these fields changed.
+fn config_with(fixture: &str, changes: &Value) -> Value {
+    let text = std::fs::read(fixtures().join(fixture).join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&text).unwrap();
+    for (name, value) in changes.as_object().unwrap() {
+        config[name] = value.clone();
+    }
+    config
+}
+
+fn generate(place: &Place, checkpoint: &str, more: &[&str]) -> (String, String, bool) {
+    let args = ["generate", "--checkpoint", checkpoint, "--tokens", "1,2,3"];
+    let output = place.run(&[&args[..], more].concat());
+    (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+        output.status.success(),
+    )
+}
+
+#[test]
+fn a_configuration_that_contradicts_the_tensors_or_is_not_understood_is_refused_by_its_field() {
+    for (changes, expected) in [
+        (json!({"n_embd": 32}), "`n_embd` is 32"),
+        (json!({"vocab_size": 60}), "`vocab_size` is 60"),
+        (json!({"n_positions": 16}), "`n_positions` is 16"),
+        (json!({"n_inner": 48}), "`n_inner` is 48"),
+        (json!({"n_layer": 1}), "`n_layer` is 1"),
+        (json!({"n_layer": 3}), "`transformer.h.2."),
+        (json!({"n_head": 5}), "`n_head` is 5"),
+        (json!({"n_head": 0}), "`n_head` is 0"),
+        (json!({"n_head": "2"}), "`n_head` is \"2\""),
+        (json!({"num_attention_heads": 4}), "`num_attention_heads`"),
+        (
+            json!({"activation_function": "mish"}),
+            "`activation_function`",
+        ),
+        (json!({"layer_norm_epsilon": -1.0}), "`layer_norm_epsilon`"),
+        (json!({"scale_attn_weights": 1}), "`scale_attn_weights`"),
+        (
+            json!({"add_cross_attention": true}),
+            "`add_cross_attention`",
+        ),
+        (json!({"model_type": "llama"}), "`model_type` is \"llama\""),
+        (json!({"architectures": ["BertModel"]}), "`architectures`"),
+        (
+            json!({"sliding_window": 8}),
+            "--ignore-config sliding_window",
+        ),
+        (json!({"text_config": {"n_head": 2}}), "`text_config`"),
+        (
+            json!({"tie_word_embeddings": false}),
+            "`tie_word_embeddings` is false",
+        ),
+    ] {
+        let place = Place::new();
+        let config = config_with("hf-tied-safetensors", &changes);
+        copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+        let (told, said, went_well) = generate(&place, "model.safetensors", &[]);
+        assert!(!went_well && told.is_empty(), "{changes}: {said}");
+        let file = match expected.contains("transformer.h.2") {
+            true => "model.safetensors",
+            false => "config.json",
+        };
+        assert!(
+            said.contains(expected) && said.contains(file),
+            "{changes}: {said}\nshould contain {expected}"
+        );
+    }
+}
+
+#[test]
+fn a_field_that_is_said_to_be_harmless_is_and_another_is_not() {
+    let place = Place::new();
+    let config = config_with("hf-tied-safetensors", &json!({"a": 1, "b": 2}));
+    copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+    let (_, said, went_well) = generate(&place, "model.safetensors", &["--ignore-config", "a"]);
+    assert!(
+        !went_well && said.contains("`b` is 2") && !said.contains("`a`"),
+        "{said}"
+    );
+    let both = ["--ignore-config", "a", "--ignore-config", "b"];
+    let (_, said, went_well) = generate(&place, "model.safetensors", &both);
+    assert!(went_well, "{said}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_refused_with_where_and_why() {
+    for (text, expected) in [
+        ("{\"n_head\": 2,\n}", "line 2"),
+        ("", "config.json"),
+        ("[2]", "config.json"),
+        ("{\"n_head\": 2", "config.json"),
+    ] {
+        let place = Place::new();
+        copy(
+            &place,
+            "hf-tied-safetensors",
+            "model.safetensors",
+            &json!({}),
+        );
+        place.write("config.json", text);
+        let (told, said, went_well) = generate(&place, "model.safetensors", &[]);
+        assert!(!went_well && told.is_empty(), "{text}: {said}");
+        assert!(
+            said.contains("config.json") && said.contains(expected),
+            "{text}: {said}"
+        );
+    }
+}
+
+#[test]
+fn heads_that_nothing_tells_are_asked_for_and_never_guessed() {
+    let place = Place::new();
+    let from = fixtures().join("hf-tied-safetensors/model.safetensors");
+    std::fs::copy(from, place.path().join("alone.safetensors")).unwrap();
+    let (told, said, went_well) = generate(&place, "alone.safetensors", &[]);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(
+        said.contains("how many heads") && said.contains("--size v61-c32-e16-l2-h"),
+        "{said}"
+    );
+    let (_, said, went_well) = generate(
+        &place,
+        "alone.safetensors",
+        &["--size", "v61-c32-e16-l2-h2"],
+    );
+    assert!(went_well, "{said}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_configuration_is_found_beside_a_links_target_and_one_folder_up() {
+    let expected = {
+        let place = Place::new();
+        let checkpoint = fixtures().join("hf-tied-safetensors/model.safetensors");
+        generate(&place, checkpoint.to_str().unwrap(), &[]).0
+    };
+    let place = Place::new();
+    let config = config_with("hf-tied-safetensors", &json!({}));
+    copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+    let target = place.path().join("model.safetensors");
+    std::fs::create_dir_all(place.path().join("links")).unwrap();
+    std::os::unix::fs::symlink(&target, place.path().join("links/linked.safetensors")).unwrap();
+    let (told, said, went_well) = generate(&place, "links/linked.safetensors", &[]);
+    assert!(went_well && told == expected, "{said}");
+    std::fs::create_dir(place.path().join("checkpoint-5")).unwrap();
+    std::fs::rename(&target, place.path().join("checkpoint-5/model.safetensors")).unwrap();
+    let (told, said, went_well) = generate(&place, "checkpoint-5", &[]);
+    assert!(went_well && told == expected, "{said}");
+}
+
+#[test]
+fn what_prepare_writes_says_how_many_heads_the_model_has_in_every_format_and_of_every_variant() {
+    for (fixture, file) in [
+        ("hf-other-forward", "model.safetensors"),
+        ("nanogpt-bare", "checkpoint.pt"),
+        ("hf-tied-safetensors", "model.safetensors"),
+    ] {
+        let place = Place::new();
+        let checkpoint = fixtures().join(fixture).join(file);
+        let checkpoint = checkpoint.to_str().unwrap();
+        let (expected, said, went_well) = generate(&place, checkpoint, &[]);
+        assert!(went_well, "{fixture}: {said}");
+        let formats = [
+            "safetensors",
+            "pth",
+            "per-tensor",
+            "sharded",
+            "sharded-pth",
+            "burnpack",
+        ];
+        let prepare = |from: &str, format: &str| -> String {
+            let args = ["prepare", "--from", from, "--format", format];
+            let output = place.run(&args);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{fixture} {from} {format}: {said}");
+            let told = String::from_utf8(output.stdout).unwrap();
+            let written = told.lines().skip(1).find(|line| !line.starts_with(' '));
+            written.unwrap().to_owned()
+        };
+        for format in formats {
+            let written = prepare(checkpoint, format);
+            let (told, said, went_well) = generate(&place, &written, &[]);
+            assert!(went_well && told == expected, "{fixture} {format}: {said}");
+            // And each from each, by the next.
+            let next = formats
+                .iter()
+                .cycle()
+                .skip_while(|next| **next != format)
+                .nth(1);
+            let again = prepare(&written, next.unwrap());
+            let (told, said, went_well) = generate(&place, &again, &[]);
+            assert!(
+                went_well && told == expected,
+                "{fixture} {format} {next:?}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn two_tables_that_should_be_one_and_differ_are_refused() {
+    let place = Place::new();
+    let tied = json!({"model_type": "gpt2", "n_head": 2, "tie_word_embeddings": true});
+    copy(&place, "book-masks", "model.pth", &tied);
+    let (_, said, went_well) = generate(&place, "model.pth", &[]);
+    assert!(!went_well && said.contains("tie_word_embeddings"), "{said}");
+    let ignored = ["--ignore-config", "tie_word_embeddings"];
+    let (_, said, went_well) = generate(&place, "model.pth", &ignored);
+    assert!(went_well, "{said}");
+}
+
+#[test]
+fn another_model_at_the_same_path_of_the_same_size_and_time_is_noticed() {
+    let place = Place::new();
+    let config = config_with("hf-tied-safetensors", &json!({}));
+    copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+    let path = place.path().join("model.safetensors");
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    // Per-tensor files are a converted copy.
+    let by = ["--experiment", "per-tensor"];
+    let (before, said, went_well) = generate(&place, "model.safetensors", &by);
+    assert!(went_well, "{said}");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    // Every float's sign.
+    bytes[header..]
+        .iter_mut()
+        .skip(3)
+        .step_by(4)
+        .for_each(|byte| *byte ^= 0x80);
+    std::fs::write(&path, bytes).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(modified).unwrap();
+    drop(file);
+    let (after, said, went_well) = generate(&place, "model.safetensors", &by);
+    assert!(went_well, "{said}");
+    let (right, ..) = generate(&place, "model.safetensors", &["--experiment", "streamed"]);
+    assert_eq!(after, right);
+    assert_ne!(after, before);
+}
+
+#[test]
+fn a_part_of_a_checkpoint_alone_is_refused_with_its_index() {
+    let place = Place::new();
+    let part = fixtures().join("hf-sharded-safetensors/model-00001-of-00004.safetensors");
+    let (_, said, went_well) = generate(&place, part.to_str().unwrap(), &[]);
+    assert!(
+        !went_well && said.contains("model.safetensors.index.json"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_users_own_file_is_never_written() {
+    // Their own formats, under the book's names, with masks beside the weights.
+    for (fixture, file, format) in [
+        ("book-masks", "model.pth", "pth"),
+        ("book-training", "checkpoint.pt", "pth"),
+        ("hf-tied-safetensors", "model.safetensors", "safetensors"),
+        (
+            "hf-sharded-safetensors",
+            "model.safetensors.index.json",
+            "sharded",
+        ),
+    ] {
+        let place = Place::new();
+        let folder = place.path().join("mine");
+        std::fs::create_dir(&folder).unwrap();
+        let from = fixtures().join(fixture);
+        for entry in std::fs::read_dir(&from).unwrap().flatten() {
+            std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+        }
+        let state = || -> Vec<(PathBuf, Vec<u8>)> {
+            let entries = std::fs::read_dir(&folder).unwrap().flatten();
+            let mut all: Vec<_> = entries
+                .map(|entry| (entry.path(), std::fs::read(entry.path()).unwrap()))
+                .collect();
+            all.sort();
+            all
+        };
+        let before = state();
+        let case = std::fs::read(from.join("case.json")).unwrap();
+        let case: Value = serde_json::from_slice(&case).unwrap();
+        let size = case["size"].as_str().unwrap();
+        let checkpoint = format!("mine/{file}");
+        for other in [format, "safetensors", "pth", "sharded"] {
+            let args = [
+                "prepare",
+                "--from",
+                &*checkpoint,
+                "--size",
+                size,
+                "--format",
+                other,
+            ];
+            let output = place.run(&args);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.success(), "{fixture} {other}: {said}");
+        }
+        let more = ["--size", size, "--experiment", "per-tensor"];
+        let (_, said, went_well) = generate(&place, &checkpoint, &more);
+        assert!(went_well, "{fixture}: {said}");
+        assert!(
+            state() == before,
+            "{fixture}: the user's folder was changed"
+        );
+    }
+}
