@@ -73,14 +73,19 @@ publish results *args: build
 regenerate *args: build
     {{harness}} regenerate {{args}}
 
+# Load some 210 small checkpoints as people have them, and compare with PyTorch (which is installed for it, where it can be)
+cases *names: build
+    scripts/cases {{names}}
+
 # Format, clippy and documentation, with warnings denied
 lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --document-private-items
 
-# Everything that must pass: lint, all tests, committed results that are up to date, and the quick reproduction end to end
+# Everything that must pass: lint, tests, committed results up to date, checkpoints beside PyTorch, and the quick reproduction
 test: lint
     cargo test --release --workspace
     just regenerate --check
+    just cases
     just reproduce quick --out target/quick --check

@@ -232,13 +232,15 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))
 }
 
-/// The links of README.md and of the committed reports that lead nowhere, each with the file it stands in.
+/// The links of README.md, of the experiments' and of the committed reports that lead nowhere, each with the file it stands in.
 pub fn broken_links(root: &Path) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
     let reports = places(root)
         .into_iter()
         .map(|place| place.results(root).join("report.md"));
     let mut broken = Vec::new();
+    let experiments = subfolders(&root.join("experiments")).into_iter();
     for file in reports
+        .chain(experiments.map(|folder| folder.join(readme::FILE)))
         .chain([root.join(readme::FILE)])
         .filter(|file| file.exists())
     {

@@ -44,6 +44,7 @@ fn regenerate(text: &str, root: &Path) -> anyhow::Result<String> {
     let mut rest = text;
     while let Some(begin) = rest.find(BEGIN) {
         let (before, block) = rest.split_at(begin);
+        begun(before)?;
         let (Some(head_end), Some(end)) = (block.find('\n'), block.find(END)) else {
             bail!(
                 "a generated part has no end: {}",
@@ -51,6 +52,9 @@ fn regenerate(text: &str, root: &Path) -> anyhow::Result<String> {
             );
         };
         let head = &block[..head_end];
+        if block[BEGIN.len()..end].contains(BEGIN) {
+            bail!("a generated part has no end: {head}");
+        }
         let what = head
             .trim_start_matches(BEGIN)
             .trim_end_matches("-->")
@@ -62,7 +66,22 @@ fn regenerate(text: &str, root: &Path) -> anyhow::Result<String> {
         )?;
         rest = &block[end + END.len()..];
     }
+    begun(rest)?;
     Ok(out + rest)
+}
+
+/// That text between generated parts has no end of one.
+fn begun(text: &str) -> anyhow::Result<()> {
+    match text.find(END) {
+        None => Ok(()),
+        Some(at) => {
+            let before = text[..at].trim_end().lines().next_back();
+            bail!(
+                "a generated part has an end and no beginning, behind: {}",
+                before.unwrap_or_default()
+            )
+        }
+    }
 }
 
 fn part(what: &str, root: &Path) -> anyhow::Result<String> {
@@ -165,6 +184,14 @@ mod tests {
             (
                 "<!-- generated: catalogue -->\n",
                 "has no end: <!-- generated: catalogue -->",
+            ),
+            (
+                "<!-- generated: catalogue -->\n<!-- generated: catalogue -->\n<!-- end generated -->",
+                "has no end: <!-- generated: catalogue -->",
+            ),
+            (
+                "words\n<!-- end generated -->\n",
+                "an end and no beginning, behind: words",
             ),
             (
                 "<!-- generated: cake -->\n<!-- end generated -->",

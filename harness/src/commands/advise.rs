@@ -35,7 +35,16 @@ enum Source {
 }
 
 pub fn advise(args: &AdviseArgs) -> anyhow::Result<()> {
-    let advice = Advice::of(args);
+    let devices = lab::find_devices();
+    if let Some(spec) = args.device
+        && !devices.iter().any(|device| device.spec == spec)
+        && spec.index > 0
+    {
+        let message =
+            format!("--device: there is no {spec} on this machine: harness list tells the devices");
+        return Err(Ended::Usage(message).into());
+    }
+    let advice = Advice::of(args, &devices);
     match args.format.json {
         true => println!("{}", serde_json::to_string_pretty(&advice)?),
         false => advice.print(),
@@ -48,8 +57,7 @@ pub fn advise(args: &AdviseArgs) -> anyhow::Result<()> {
 }
 
 impl Advice {
-    fn of(args: &AdviseArgs) -> Advice {
-        let devices = lab::find_devices();
+    fn of(args: &AdviseArgs, devices: &[DeviceReport]) -> Advice {
         let (host_bytes, host_bytes_from) =
             asked_or_free(args.host, machine::available_memory_bytes());
         let device = args.device.and_then(|spec| {
@@ -73,7 +81,7 @@ impl Advice {
             place,
             records,
             remark,
-        } = recorded(args, &situation, &devices);
+        } = recorded(args, &situation, devices);
         Advice {
             choices: choices(&situation, &records),
             situation,
@@ -173,6 +181,17 @@ impl Advice {
                 sentence += "; this memory does not hold the file beside it, and it was not timed with a cold page cache";
             }
             _ => sentence += "; it was not timed",
+        }
+        let timed = fitting
+            .iter()
+            .filter(|choice| matches!(choice.times, Times::Measured { .. }))
+            .count();
+        if matches!(best.times, Times::Measured { .. }) && timed < fitting.len() {
+            sentence += &format!(
+                "; of the {} that fit, {timed} {} timed there",
+                fitting.len(),
+                if timed == 1 { "is" } else { "are" }
+            );
         }
         let smaller = fitting
             .iter()
