@@ -86,9 +86,15 @@ fn shown(opened: &Named) -> anyhow::Result<Config> {
     let path = checkpoint.path().display();
     let matrix = |name: &str| -> anyhow::Result<[usize; 2]> {
         let written = opened.sources.get(name).map_or(name, |source| &**source);
+        let others = checkpoint.others();
+        let other = others.iter().find(|other| other.name == *written);
+        let why = match other {
+            Some(other) => format!("its `{written}` {}", other.reason),
+            None => format!("holds no tensor `{written}`: this is no GPT-2"),
+        };
         let tensor = checkpoint
             .find(name)
-            .with_context(|| format!("{path}: holds no tensor `{written}`: this is no GPT-2"))?;
+            .with_context(|| format!("{path}: {why}"))?;
         tensor.shape[..]
             .try_into()
             .map_err(|_| anyhow!("{path}: `{written}` is no matrix, but {:?}", tensor.shape))

@@ -206,7 +206,8 @@ impl Store {
         if !format.is_plain() {
             let from = ready.path(ready.plain_format());
             told("preparing", &path, format.disk_bytes(&metas));
-            return derive::in_a_process(&from, ready.size, format, &path);
+            derive::in_a_process(&from, ready.size, format, &path)?;
+            return configuration::write(&ready.folder, &config);
         }
         let written = match &ready.imported {
             Some(imported) => convert(imported, &path, format, &config, &metas)?,

@@ -77,12 +77,17 @@ def judge(judge: Judge, cases: Path, name: str, expected: dict) -> str | None:
     folder = cases / "in" / name
     checkpoint = (folder / expected["file"] if "file" in expected else checkpoint_in(folder)).resolve()
     truth = (cases / "truth" / expected.get("truth", name)).resolve()
-    wrong = judge.load(checkpoint, truth, expected.get("options", []))
     words = expected.get("refused")
-    if words is None and wrong is not None and "how many heads" in wrong:
+
+    def load(options):
+        wrong = judge.load(checkpoint, truth, options)
+        if wrong is None or "how many heads" not in wrong or "how many heads" in (words or []):
+            return wrong
         # Nothing tells them: what is offered is taken by a person who knows.
         size = wrong.split("--size ")[1].split()[0]
-        wrong = judge.load(checkpoint, truth, ["--size", size])
+        return judge.load(checkpoint, truth, [*options, "--size", size])
+
+    wrong = load(expected.get("options", []))
     if words is None:
         return wrong
     if wrong is None:
@@ -91,7 +96,7 @@ def judge(judge: Judge, cases: Path, name: str, expected: dict) -> str | None:
     if missing or "SILENTLY" in wrong or "crashes" in wrong or "hangs" in wrong:
         return f"is refused, and should say {missing}: {wrong}"
     if "then" in expected:
-        return judge.load(checkpoint, truth, expected["then"])
+        return load(expected["then"])
     return None
 
 

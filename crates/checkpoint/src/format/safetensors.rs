@@ -1,6 +1,6 @@
 //! One safetensors file: a length, a JSON header, and the data.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
@@ -97,12 +97,19 @@ pub(super) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Erro
         (tensor.name.clone(), info)
     });
     // What PyTorch's loaders look for: the framework whose conventions the tensors follow.
-    let mut about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut about = BTreeMap::from([("format", "pt")]);
     let own = source.metadata().iter();
-    about.extend(own.map(|(name, text)| (name.clone(), text.clone())));
-    let metadata = Metadata::new(Some(about), infos.collect())
+    about.extend(own.map(|(name, text)| (&**name, &**text)));
+    let metadata = Metadata::new(None, infos.collect())
         .map_err(|error| Error::invalid(path, error.to_string()))?;
-    let mut header = serde_json::to_vec(&metadata).expect("names and numbers are valid JSON");
+    // In the order of names, and not in that of a hash: equal checkpoints are equal files.
+    let mut header = Vec::from(b"{\"__metadata__\":");
+    serde_json::to_writer(&mut header, &about).expect("texts are valid JSON");
+    let tensors = serde_json::to_vec(&metadata).expect("names and numbers are valid JSON");
+    if tensors.len() > 2 {
+        header.push(b',');
+    }
+    header.extend_from_slice(&tensors[1..]);
     let data_start = (8 + header.len()).next_multiple_of(DATA_ALIGNMENT);
     header.resize(data_start - 8, b' ');
 

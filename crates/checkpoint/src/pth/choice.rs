@@ -36,7 +36,7 @@ pub(super) fn usual(pickle: &Pickle) -> Result<Value, Holds> {
         0 => {
             own.arrays > 0 && most(|count| count.tensors + count.arrays).unwrap_or(0) <= own.arrays
         }
-        own => most(|count| count.tensors).unwrap_or(0) <= own,
+        own => most(|count| count.tensors).unwrap_or(0) < own,
     };
     match is_root {
         true => Ok(root),

@@ -266,7 +266,7 @@ impl<R: BufRead> Machine<R> {
             false => Err(format!(
                 "it describes more objects than fit into {} MiB: save the weights without the logs and data beside them, with \
                  torch.save(model.state_dict(), path)",
-                2 * MAX_KEPT_BYTES >> 20
+                (2 * MAX_KEPT_BYTES) >> 20
             )),
         }
     }

@@ -23,7 +23,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use checkpoint::{Checkpoint, TensorRange};
+use checkpoint::{Checkpoint, TensorRange, Unreadable};
 use gpt2::Variant;
 use serde::{Deserialize, Serialize};
 
@@ -501,7 +501,10 @@ impl Layout {
         };
         // What is there and cannot be read: nothing else stands in for it.
         let others = checkpoint.others().iter();
-        let unreadable: HashSet<&str> = others.map(|other| &*other.name).collect();
+        let unreadable: HashSet<&str> = others
+            .filter(|other| !matches!(other.reason, Unreadable::Missing { .. }))
+            .map(|other| &*other.name)
+            .collect();
         let mut used = HashSet::new();
         for (name, sources) in &self.tensors {
             if let Some(first) = sources.all().first().filter(|_| name.contains(LAYER)) {

@@ -256,7 +256,21 @@ impl Named {
             let place = place.ok_or_else(|| no_name(&self.layout, &tensor.name))?;
             Ok((Given::Tensor(tensor), place))
         });
-        gather(placed.collect::<Result<_, Error>>()?)
+        let mut placed = placed.collect::<Result<Vec<_>, Error>>()?;
+        // One table that the file keeps under two names is one in the model.
+        let has_head = tensors
+            .iter()
+            .any(|tensor| tensor.name == "out_head.weight");
+        let table = tensors
+            .iter()
+            .find(|tensor| tensor.name == "tok_emb.weight");
+        let head = self.places.get("out_head.weight").filter(|_| !has_head);
+        if let Some((table, head)) = table.zip(head)
+            && taken.insert(head.clone())
+        {
+            placed.push((Given::Tensor(table), head.clone()));
+        }
+        gather(placed)
     }
 
     /// Where a tensor would lie that the file keeps no more than another under two names.
