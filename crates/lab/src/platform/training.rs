@@ -27,7 +27,7 @@ fn in_rows<B: Platform>(model: &mut Gpt2<B>, run: &Run<B>) {
     }
 }
 
-/// See [`Platform::train`](super::Platform::train).
+/// See [`Platform::train`].
 pub(super) fn train<B: Platform>(
     mut model: Gpt2<B>,
     run: &Run<B>,
