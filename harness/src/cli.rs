@@ -215,6 +215,20 @@ pub struct GenerateArgs {
     pub count: usize,
 }
 
+fn parse_steps(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(steps) if steps > 0 => Ok(steps),
+        _ => Err("a number above 0 is expected".to_owned()),
+    }
+}
+
+fn parse_learning_rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if f64::is_finite(rate) && rate > 0.0 => Ok(rate),
+        _ => Err("a number above 0 is expected, as in 1e-4".to_owned()),
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct FinetuneArgs {
     #[command(flatten)]
@@ -222,10 +236,10 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     pub text: TextArgs,
     /// Steps of AdamW
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value = "1", value_parser = parse_steps)]
     pub steps: usize,
     /// Learning rate of each step
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, value_parser = parse_learning_rate)]
     pub learning_rate: f64,
     /// Write the trained model: in the format, names and layout of --checkpoint, in the dtype that it was trained in, with a
     /// config.json beside it. A folder, where the checkpoint is one

@@ -329,3 +329,140 @@ fn a_users_own_file_is_never_written() {
         );
     }
 }
+
+#[test]
+#[cfg(unix)]
+fn a_configuration_that_is_there_and_cannot_be_read_is_never_passed_over_for_another() {
+    let place = Place::new();
+    let folder = place.path().join("in");
+    std::fs::create_dir(&folder).unwrap();
+    let from = fixtures().join("hf-tied-safetensors/model.safetensors");
+    std::fs::copy(from, folder.join("model.safetensors")).unwrap();
+    std::os::unix::fs::symlink("nowhere.json", folder.join("config.json")).unwrap();
+    place.write(
+        "config.json",
+        &config_with("hf-tied-safetensors", &json!({})).to_string(),
+    );
+    let (told, said, went_well) = generate(&place, "in/model.safetensors", &[]);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(said.contains("in/config.json: cannot be read"), "{said}");
+}
+
+#[test]
+fn two_descriptions_of_one_model_must_agree() {
+    let place = Place::new();
+    let from = fixtures().join("hf-tied-safetensors/model.safetensors");
+    let args = [
+        "prepare",
+        "--from",
+        from.to_str().unwrap(),
+        "--format",
+        "safetensors",
+    ];
+    let output = place.run(&args);
+    let told = String::from_utf8(output.stdout).unwrap();
+    // With the configuration in its metadata.
+    let written = told
+        .lines()
+        .find(|line| line.ends_with("model.safetensors"))
+        .unwrap();
+    std::fs::copy(
+        place.path().join(written),
+        place.path().join("mine.safetensors"),
+    )
+    .unwrap();
+    let (expected, said, went_well) = generate(&place, "mine.safetensors", &[]);
+    assert!(went_well, "{said}");
+    for (changes, is_right) in [(json!({}), true), (json!({"n_head": 4}), false)] {
+        let config = config_with("hf-tied-safetensors", &changes);
+        place.write("config.json", &config.to_string());
+        let (told, said, went_well) = generate(&place, "mine.safetensors", &[]);
+        match is_right {
+            true => assert!(went_well && told == expected, "{said}"),
+            false => assert!(
+                !went_well && said.contains("`n_head` is 2") && said.contains("`n_head` is 4"),
+                "{said}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_field_that_nobody_has_cannot_be_ignored() {
+    let place = Place::new();
+    let config = config_with("hf-tied-safetensors", &json!({}));
+    copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+    let (_, said, went_well) =
+        generate(&place, "model.safetensors", &["--ignore-config", "n_haed"]);
+    assert!(
+        !went_well && said.contains("--ignore-config n_haed"),
+        "{said}"
+    );
+}
+
+#[test]
+fn of_a_folder_what_transformers_would_open_is_opened() {
+    let expected = {
+        let place = Place::new();
+        let checkpoint = fixtures().join("hf-tied-safetensors/model.safetensors");
+        generate(&place, checkpoint.to_str().unwrap(), &[]).0
+    };
+    let place = Place::new();
+    // Shards that were left behind.
+    for entry in std::fs::read_dir(fixtures().join("hf-sharded-safetensors"))
+        .unwrap()
+        .flatten()
+    {
+        std::fs::copy(entry.path(), place.path().join(entry.file_name())).unwrap();
+    }
+    let config = config_with("hf-tied-safetensors", &json!({}));
+    copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+    let (told, said, went_well) = generate(&place, ".", &[]);
+    assert!(went_well && told == expected, "{said}");
+}
+
+#[test]
+fn a_mask_that_hides_something_else_is_refused_by_its_name() {
+    let place = Place::new();
+    let from = fixtures().join("book-masks/model.pth");
+    let opened = checkpoint::Checkpoint::open(&from).unwrap();
+    let mask = opened.find("trf_blocks.1.att.mask").unwrap();
+    let mut bytes = std::fs::read(&from).unwrap();
+    // The last element of the first row: the first token is not to see the last.
+    let at = mask.offset as usize + 4 * (mask.shape[1] - 1);
+    assert_eq!(bytes[at..at + 4], 1f32.to_le_bytes());
+    bytes[at..at + 4].fill(0);
+    std::fs::write(place.path().join("model.pth"), bytes).unwrap();
+    let size = ["--size", "v61-c32-e16-l2-h2"];
+    let (told, said, went_well) = generate(&place, "model.pth", &size);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(
+        said.contains("`trf_blocks.1.att.mask` [32, 32] is no causal mask"),
+        "{said}"
+    );
+    let (_, said, went_well) = generate(
+        &place,
+        "model.pth",
+        &[&size[..], &["--strict=false"]].concat(),
+    );
+    assert!(went_well, "{said}");
+}
+
+#[test]
+fn an_argument_of_the_model_that_is_not_understood_is_refused_whatever_it_is() {
+    // A pickle of `{'model': …, 'model_args': {…}}`: an argument is renamed, of the same length.
+    let place = Place::new();
+    let from = fixtures().join("nanogpt/checkpoint.pt");
+    let bytes = std::fs::read(&from).unwrap();
+    let (known, unknown) = (&b"dropout"[..], &b"rotated"[..]);
+    let at = bytes.windows(7).position(|window| window == known).unwrap();
+    let mut changed = bytes.clone();
+    changed[at..at + 7].copy_from_slice(unknown);
+    std::fs::write(place.path().join("ckpt.pt"), changed).unwrap();
+    let (told, said, went_well) = generate(&place, "ckpt.pt", &[]);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(
+        said.contains("`rotated`") && said.contains("--ignore-config rotated"),
+        "{said}"
+    );
+}

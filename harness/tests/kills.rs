@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Place, Row};
+use common::{Place, Row, TINY};
 use lab::Phase;
 use lab::meter::{LastWords, Stage};
 use rustix::process::{Pid, Signal, kill_process};
@@ -79,10 +79,23 @@ fn fifty_kills_at_random_moments_lose_no_row_and_double_none() {
     let repeats = 100;
     place.manifest(&format!("repeats = {repeats}"));
     let mut random = fastrand::Rng::with_seed(SEED);
-    let mut before = Vec::new();
+    assert!(place.run(&["prepare", "--size", TINY]).status.success());
+    // How long this machine takes, at the moment, to its first row: kills are to fall before and behind it.
+    let began = Instant::now();
+    let mut harness = start(&place);
+    while place.rows().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(60), "no row is made");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let to_first_row = began.elapsed().as_millis() as u64;
+    kill(harness.id());
+    harness.wait().unwrap();
+    let mut before = place.rows();
     for round in 0..KILLS {
         let mut harness = start(&place);
-        std::thread::sleep(Duration::from_millis(random.u64(20..400)));
+        std::thread::sleep(Duration::from_millis(
+            random.u64(20..400.max(2 * to_first_row)),
+        ));
         if random.bool()
             && let Some(worker) = worker_of(&harness)
         {

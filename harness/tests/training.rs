@@ -422,3 +422,37 @@ fn the_losses_of_a_tied_model_are_pytorchs() {
         }
     }
 }
+
+#[test]
+fn what_would_be_read_as_another_model_or_is_one_file_twice_is_refused_before_the_training() {
+    let tiny = fixture("tiny.pth");
+    let place = Place::new();
+    std::fs::create_dir(place.path().join("theirs")).unwrap();
+    let theirs = r#"{"model_type": "gpt2", "n_head": 2}"#;
+    place.write("theirs/config.json", theirs);
+    let common = [
+        "finetune",
+        "--tokens",
+        TOKENS,
+        "--checkpoint",
+        &*tiny,
+        "--size",
+        TINY,
+    ];
+    for (more, expected) in [
+        (&["--save", "theirs/t.pth"][..], "is of another model"),
+        (&["--save", "a", "--save-optimizer", "./a"], "are one file"),
+        (&["--steps", "0"], "a number above 0"),
+        (&["--learning-rate", "nan"], "a number above 0"),
+    ] {
+        let output = place.run(&[&common[..], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains(expected),
+            "{said}"
+        );
+        assert!(output.stdout.is_empty(), "nothing is trained");
+    }
+    assert_eq!(read(&place, "theirs/config.json"), theirs.as_bytes());
+    assert!(!place.path().join("theirs/t.pth").exists());
+}

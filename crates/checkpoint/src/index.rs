@@ -226,15 +226,16 @@ impl Checkpoint {
 
 /// The one checkpoint of a folder as models are published; the path itself, where it is no such folder.
 fn whole_in(path: &Path) -> PathBuf {
-    let names = ["model.safetensors", "pytorch_model.bin"];
-    let whole = names
-        .iter()
-        .map(|name| path.join(name))
-        .find(|path| path.is_file());
-    match whole {
-        Some(whole) if !Format::is_sharded(path) => whole,
-        _ => path.to_owned(),
-    }
+    let order = [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ];
+    let mut there = order.iter().map(|name| path.join(name));
+    there
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| path.to_owned())
 }
 
 fn by_name(path: &Path, tensors: &[TensorRange]) -> Result<HashMap<String, usize>, Error> {

@@ -139,3 +139,15 @@ fn an_index_of_one_file_makes_no_part_of_it() {
         Err(Error::Invalid { .. })
     ));
 }
+
+#[test]
+fn a_tensor_that_lies_in_a_file_and_in_no_index_is_the_models_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = format!(r#"{{"weight_map":{{"a":"{FIRST}"}}}}"#);
+    let path = shards(folder.path(), &index);
+    let before = Checkpoint::open(&path).unwrap();
+    assert!(before.find("b").is_none(), "its file is not named");
+    std::fs::rename(folder.path().join(SECOND), folder.path().join(FIRST)).unwrap();
+    let opened = Checkpoint::open(&path).unwrap();
+    assert!(opened.find("b").is_some());
+}

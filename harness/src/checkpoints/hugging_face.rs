@@ -34,7 +34,7 @@ pub fn bytes(ready: &Ready, format: Format) -> anyhow::Result<u64> {
 
 /// Writes it: what bears the folder's name is whole.
 pub fn write(store: &Store, ready: &Ready, format: Format) -> anyhow::Result<PathBuf> {
-    if ready.imported.is_none() {
+    if ready.is_of_a_copy() {
         store.prepare(ready, Format::Safetensors)?;
     }
     let (path, reading) = ready.weights(Format::Safetensors);

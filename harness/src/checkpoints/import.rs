@@ -6,10 +6,12 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::{Dtype, TensorRange};
-use gpt2::{Config, Size, Variant};
+use gpt2::{Activation, Config, Size, Variant};
 use lab::{Named, Tables};
 
-use super::configuration::{Said, Told};
+use super::cast;
+use super::configuration::{self, Said, Told};
+use crate::exit::Ended;
 
 /// The model that a checkpoint is of: its dimensions by the shapes of its tensors, and by what is told of it the rest, such as the
 /// heads, which no tensor shows. What a person gives as `--size` is a whole description, and must agree.
@@ -17,9 +19,11 @@ pub fn config_of(
     opened: &Named,
     given: Option<Size>,
     told: anyhow::Result<Option<Told>>,
+    ignored: &[String],
 ) -> anyhow::Result<Config> {
     let path = opened.checkpoint.path().display();
     let shown = shown(opened)?;
+    let metadata = opened.checkpoint.metadata();
     let Some(given) = given.map(Size::config) else {
         return match told? {
             Some(told) if told.heads.is_some() => {
@@ -28,9 +32,28 @@ pub fn config_of(
                 Ok(config)
             }
             Some(told) => bail!("{}: does not say how many heads the model has", told.by),
-            None => bail!("{path}: {}", heads_wanted(shown)),
+            None => bail!(
+                "{path}: {}",
+                heads_wanted(shown, configuration::heads(metadata))
+            ),
         };
     };
+    // Wrong words are a mistake in the command, whatever else is told.
+    if let Err(error) = &told
+        && error.is::<Ended>()
+    {
+        return told.map(|_| unreachable!("it is an error"));
+    }
+    let activation = opened.variant.activation;
+    ensure!(
+        !matches!(told, Ok(None))
+            || activation == Activation::default()
+            || given.variant.activation != Activation::default()
+            || ignored.iter().any(|name| name == "activation"),
+        "{path}: its names are those of nanoGPT, which computes another activation than GPT-2: add -{} to --size; where it is of \
+         minGPT, or has GELU's tanh approximation otherwise, say so with --ignore-config activation",
+        activation.word()
+    );
     let mut stated = given;
     let said = stated.variant.is_tied.then_some((true, "-tied"));
     stated.variant.is_tied = is_tied(opened, said, "--size")?;
@@ -137,19 +160,32 @@ fn shown(opened: &Named) -> anyhow::Result<Config> {
     .normal())
 }
 
-/// What is said where nothing tells the heads.
-fn heads_wanted(shown: Config) -> String {
+/// What is said where nothing tells the heads: `beside` the weights somebody may have left a word.
+fn heads_wanted(shown: Config, beside: Option<(&str, usize)>) -> String {
     const PUBLISHED: usize = 64;
     let of_heads = |heads| Size::of(Config { heads, ..shown });
-    let example = match shown.embedding.is_multiple_of(PUBLISHED) {
-        true => format!(
+    let example = match (beside, shown.embedding.is_multiple_of(PUBLISHED)) {
+        (Some((name, heads)), _) => format!(
+            "its `{name}` is {heads}: if that is of this model, give --size {}",
+            of_heads(heads)
+        ),
+        (None, true) => format!(
             "if they are {PUBLISHED} wide, as in the published GPT-2, give --size {}",
             of_heads(shown.embedding / PUBLISHED)
         ),
-        false => format!("give --size {} with the right -h", of_heads(1)),
+        (None, false) => format!("give --size {} with the right -h", of_heads(1)),
+    };
+    let example = match shown.variant.activation == Activation::default() {
+        true => example,
+        false => format!(
+            "{example} (-{} is what nanoGPT computes; minGPT has the same names: for it, leave that out and add --ignore-config \
+             activation)",
+            shown.variant.activation.word()
+        ),
     };
     format!(
-        "nothing tells how many heads the model has, neither its metadata nor a config.json beside it or one folder up: {example}"
+        "nothing tells how many heads the model has, neither its metadata nor a config.json beside it or one folder up: {example}; \
+         where it differs from GPT-2 otherwise, in its activation, its layer norms or its attention, --size must say that, too"
     )
 }
 
@@ -311,6 +347,53 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
         opened.layout
     );
     Ok(())
+}
+
+/// That what is ignored as a causal mask is one: another masks otherwise, and is a part of the model.
+pub fn check_masks(opened: &Named, strict: bool) -> anyhow::Result<()> {
+    for mask in opened.masks.iter().filter(|_| strict) {
+        ensure!(
+            is_causal(mask)?,
+            "{}: `{}` {:?} is no causal mask, as GPT-2 has there: the model masks otherwise, and is not computed here; \
+             --strict=false loads it without",
+            opened.checkpoint.path().display(),
+            mask.name,
+            mask.shape
+        );
+    }
+    Ok(())
+}
+
+/// Whether a mask hides what comes later and nothing else. transformers marks what is seen (`bias`), with a number for what is not
+/// (`masked_bias`); the book marks what is hidden (`mask`).
+fn is_causal(mask: &TensorRange) -> anyhow::Result<bool> {
+    const LITTLE: f32 = -1e4;
+    let context = match mask.shape[..] {
+        [] | [1] => None,
+        [.., rows, columns]
+            if rows == columns && mask.shape.iter().product::<usize>() == rows * columns =>
+        {
+            Some(rows)
+        }
+        _ => return Ok(false),
+    };
+    let marks_hidden = mask.name.ends_with("mask");
+    let (mut at, mut is_right) = (0, true);
+    cast::read(mask, Dtype::F32, |piece| {
+        for bytes in piece.chunks_exact(4) {
+            let value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+            is_right &= match context {
+                None => value <= LITTLE,
+                Some(context) => {
+                    let is_later = at % context > at / context;
+                    (value != 0.0) == (is_later == marks_hidden)
+                }
+            };
+            at += 1;
+        }
+        Ok(())
+    })?;
+    Ok(is_right)
 }
 
 /// The unexpected tensor that is named most like a missing one.

@@ -12,7 +12,7 @@ pub mod trained;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Hasher, Synthetic, TensorMeta};
 use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -83,6 +83,13 @@ impl Ready {
             _ if format.is_plain() => (self.path(format), Reading::default()),
             _ => (self.path(self.plain_format()), Reading::default()),
         }
+    }
+
+    /// Whether the very weights are in no file yet, but in one that is prepared of others.
+    pub fn is_of_a_copy(&self) -> bool {
+        self.imported
+            .as_ref()
+            .is_none_or(|imported| imported.is_cast)
     }
 
     /// The format of a checkpoint that others are made of.
@@ -274,9 +281,13 @@ impl Store {
         reading: &ReadingArgs,
         size: Option<Size>,
     ) -> anyhow::Result<Ready> {
-        let told = configuration::find(file, &opened.checkpoint, &reading.ignored_config);
-        let config = import::config_of(opened, size, told)?;
+        let (checkpoint, ignored) = (&opened.checkpoint, &reading.ignored_config);
+        let told = configuration::find(file, checkpoint, &opened.layout, ignored);
+        let config = import::config_of(opened, size, told, ignored)?;
+        configuration::check(checkpoint.metadata(), &config, ignored)
+            .map_err(|wrong| anyhow!("{}: {wrong}", checkpoint.path().display()))?;
         import::check(opened, &config, reading.strict)?;
+        import::check_masks(opened, reading.strict)?;
         let tensors = import::tensors(opened, &config);
         let dtype = import::dtype_of(file, opened, &tensors, reading.cast)?;
         let is_cast = tensors.iter().any(|tensor| tensor.dtype != dtype);
@@ -440,7 +451,10 @@ fn write(
         })
     };
     let written = checkpoint::write_with_metadata(path, format, metas, &about, &mut fill)?;
-    if let Some(folder) = path.parent() {
+    // Of a folder of shards, all that is the model's is in it.
+    let is_folder_of_shards = matches!(format, Format::Sharded | Format::ShardedPth);
+    let beside = path.parent().into_iter();
+    for folder in beside.chain(is_folder_of_shards.then_some(path)) {
         configuration::write(folder, config)?;
     }
     bar.finish_and_clear();

@@ -36,6 +36,18 @@ impl Target {
             true => check_folder(path, format)?,
             false => check_file(path)?,
         }
+        let folder = match is_folder(format) {
+            true => path.to_owned(),
+            false => parent(path),
+        };
+        let ignored = &args.reading.ignored_config;
+        configuration::check_beside(&folder, &ready.size.config(), ignored).with_context(|| {
+            format!(
+                "{}: would be read with the {} beside it, so save it elsewhere",
+                path.display(),
+                configuration::FILE
+            )
+        })?;
         let written: Vec<TensorMeta> = tensors.iter().map(|tensor| tensor.meta.clone()).collect();
         let needed = format.disk_bytes(&written);
         if let Some(free) = free_disk_bytes(path) {

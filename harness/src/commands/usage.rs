@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use checkpoint::Format;
@@ -74,6 +75,11 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
     let target = target.transpose()?;
     if let Some(path) = &args.save_optimizer {
         trained::check_file(path)?;
+        let absolute = |path: &Path| std::path::absolute(path).ok();
+        if args.save.as_deref().and_then(absolute) == absolute(path) {
+            let message = "--save and --save-optimizer are one file: give each its own";
+            return Err(Ended::Usage(message.to_owned()).into());
+        }
     }
     let task = Task::FineTune(FineTuning {
         tokens,

@@ -84,7 +84,7 @@ def judge(judge: Judge, cases: Path, name: str, expected: dict) -> str | None:
         if wrong is None or "how many heads" not in wrong or "how many heads" in (words or []):
             return wrong
         # Nothing tells them: what is offered is taken by a person who knows.
-        size = wrong.split("--size ")[1].split()[0]
+        size = wrong.split("--size ")[1].split()[0].rstrip(";")
         return judge.load(checkpoint, truth, [*options, "--size", size])
 
     wrong = load(expected.get("options", []))

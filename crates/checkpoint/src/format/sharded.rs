@@ -106,12 +106,11 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
             )));
         }
         let mut one = format.read_index(&file, None)?;
-        // What the index does not name, or names elsewhere, is no part of the checkpoint.
+        // What the index names elsewhere is there. What it does not name at all is the model's all the same: transformers loads
+        // whole files.
         let is_here = |tensor: &str| {
-            index
-                .weight_map
-                .get(tensor)
-                .is_some_and(|file| file == name)
+            let place = index.weight_map.get(tensor);
+            place.is_none_or(|file| file == name)
         };
         one.tensors.retain(|tensor| is_here(&tensor.name));
         one.others.retain(|other| is_here(&other.name));

@@ -126,6 +126,8 @@ pub struct Named {
     places: BTreeMap<String, Place>,
     /// Entries that are no weights, and known as such.
     pub ignored: Vec<String>,
+    /// Those of them that can be read: masks, in every layout that is built in.
+    pub masks: Vec<TensorRange>,
     /// Tensors that the layout does not know: names and shapes.
     pub unexpected: Vec<(String, Vec<usize>)>,
 }
@@ -356,6 +358,7 @@ struct Match {
     patterns: Vec<(String, String)>,
     places: BTreeMap<String, Place>,
     ignored: Vec<String>,
+    masks: Vec<TensorRange>,
     unexpected: Vec<TensorRange>,
 }
 
@@ -431,6 +434,7 @@ impl Match {
             patterns: self.patterns,
             places,
             ignored: self.ignored,
+            masks: self.masks,
             unexpected,
         })
     }
@@ -497,6 +501,7 @@ impl Layout {
             patterns: Vec::new(),
             places: BTreeMap::new(),
             ignored: Vec::new(),
+            masks: Vec::new(),
             unexpected: Vec::new(),
         };
         // What is there and cannot be read: nothing else stands in for it.
@@ -558,7 +563,10 @@ impl Layout {
         for tensor in checkpoint.tensors() {
             match (used.contains(&tensor.name), is_ignored(&tensor.name)) {
                 (true, _) => {}
-                (false, true) => found.ignored.push(tensor.name.clone()),
+                (false, true) => {
+                    found.ignored.push(tensor.name.clone());
+                    found.masks.push(tensor.clone());
+                }
                 (false, false) => found.unexpected.push(tensor.clone()),
             }
         }

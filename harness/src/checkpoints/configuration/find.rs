@@ -1,61 +1,162 @@
 //! Where companions are looked for: in the checkpoint itself, beside it, beside what a link leads to, and one folder up, as
 //! trainers leave them.
 
+use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, Format};
+use gpt2::{Config, Size};
 use serde_json::Value;
 
-use super::{METADATA_KEY, Told, hugging_face, model_args};
-
-const FILE: &str = "config.json";
+use super::{FILE, METADATA_KEY, Told, hugging_face, model_args};
+use crate::exit::Ended;
 
 /// A `config.json` is small; anything larger is none.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// What is told of a checkpoint, that was asked for as `given`, by whoever tells first. `ignored` are fields that a person says
-/// are harmless.
+/// What is told of a checkpoint in this layout, that was asked for as `given`: by itself, and by what lies beside it; where neither
+/// tells, by what lies one folder up. `ignored` are fields that a person says are harmless.
 ///
 /// # Errors
 ///
-/// If what tells is unreadable, of another model, or says something that is not understood.
+/// If what tells is unreadable, of another model, says something that is not understood, or contradicts another; or if nothing of
+/// what is `ignored` is there.
 pub fn find(
     given: &Path,
     checkpoint: &Checkpoint,
+    layout: &str,
     ignored: &[String],
 ) -> anyhow::Result<Option<Told>> {
     let path = checkpoint.path().display().to_string();
     let metadata = checkpoint.metadata();
+    let mut sources = Sources {
+        ignored,
+        // What can be said without a field of that name.
+        fields: ["activation", "model_args", "tie_word_embeddings"]
+            .map(str::to_owned)
+            .into(),
+        told: Vec::new(),
+    };
+    let names = metadata
+        .keys()
+        .flat_map(|key| [Some(&**key), key.rsplit('.').next()]);
+    let names = names.flatten().map(str::to_owned);
+    sources.fields.extend(names);
     if let Some(text) = metadata.get(METADATA_KEY) {
-        let by = format!("{path}: the configuration in its metadata");
-        return read(&by, text, ignored).map(Some);
+        sources.read(&format!("{path}: the configuration in its metadata"), text)?;
     }
-    let args = model_args::read(&path, metadata, ignored).map_err(|wrong| anyhow!(wrong))?;
-    if args.is_some() {
-        return Ok(args);
-    }
-    for (place, is_beside) in places(given, checkpoint.path()) {
-        let file = place.join(FILE);
-        let Ok(about) = std::fs::metadata(&file) else {
-            continue;
-        };
-        if !about.is_file() || about.len() > MAX_BYTES {
+    let is_pickle = matches!(checkpoint.format(), Format::Pth | Format::ShardedPth);
+    if is_pickle && !ignored.iter().any(|name| name == "model_args") {
+        let args = model_args::read(&path, metadata, ignored).map_err(|wrong| anyhow!(wrong))?;
+        if args.is_some() && layout != "nanogpt" {
             bail!(
-                "{}: is no configuration of a model: a small file is expected",
-                file.display()
+                "{path}: has `model_args`, as nanoGPT writes them, and its tensors lie as in the layout `{layout}`: which of the two \
+                 forwards it is of is not known; without them (--ignore-config model_args) it is told by a config.json or --size"
             );
         }
-        let by = file.display().to_string();
-        let text = std::fs::read_to_string(&file)
-            .map_err(|error| anyhow!("{by}: cannot be read: {error}"))?;
-        // Higher up lies much that is called so, and is of no model.
-        if !is_beside && !is_of_a_model(&text) {
-            continue;
-        }
-        return read(&by, &text, ignored).map(Some);
+        sources.told.extend(args);
     }
-    Ok(None)
+    let (own, above): (Vec<_>, Vec<_>) = places(given, checkpoint.path())
+        .into_iter()
+        .partition(|(_, is_own)| *is_own);
+    sources.first_of(own, |_| true)?;
+    if sources.told.is_empty() {
+        // Higher up lies much that is called so, and is of no model.
+        sources.first_of(above, is_of_a_model)?;
+    }
+    if let Some(unknown) = ignored.iter().find(|name| !sources.fields.contains(*name)) {
+        let message =
+            format!("--ignore-config {unknown}: nothing that is told of {path} has such a field");
+        return Err(Ended::Usage(message).into());
+    }
+    let mut told = sources.told.into_iter();
+    let Some(first) = told.next() else {
+        return Ok(None);
+    };
+    let all = told.try_fold(first, Told::and);
+    all.map(Some).map_err(|wrong| anyhow!(wrong))
+}
+
+/// That a `config.json` in this folder, where there is one, is of this model.
+///
+/// # Errors
+///
+/// If it is of another, or cannot be read.
+pub fn check_beside(folder: &Path, config: &Config, ignored: &[String]) -> anyhow::Result<()> {
+    let mut sources = Sources {
+        ignored,
+        fields: HashSet::new(),
+        told: Vec::new(),
+    };
+    sources.first_of(vec![(folder.to_owned(), true)], |_| true)?;
+    let Some(told) = sources.told.pop() else {
+        return Ok(());
+    };
+    let read = told.complete(*config).map_err(|wrong| anyhow!(wrong))?;
+    let says_tied = told.is_tied.map(|(is_tied, _)| is_tied);
+    if read != *config || says_tied.is_some_and(|is_tied| is_tied != config.variant.is_tied) {
+        bail!(
+            "{}: is of another model than {}",
+            told.by,
+            Size::of(*config)
+        );
+    }
+    Ok(())
+}
+
+/// What was found so far.
+struct Sources<'a> {
+    ignored: &'a [String],
+    /// The names of all fields that are there.
+    fields: HashSet<String>,
+    told: Vec<Told>,
+}
+
+impl Sources<'_> {
+    /// Reads the first `config.json` in one of these folders that is `meant`.
+    fn first_of(
+        &mut self,
+        folders: Vec<(PathBuf, bool)>,
+        meant: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<()> {
+        for (folder, _) in folders {
+            let file = folder.join(FILE);
+            let by = file.display().to_string();
+            // One that is there and cannot be read is not passed over: another may be of another model.
+            match std::fs::symlink_metadata(&file) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => bail!("{by}: cannot be read: {error}"),
+                Ok(_) => {}
+            }
+            let about = std::fs::metadata(&file)
+                .map_err(|error| anyhow!("{by}: cannot be read: {error}"))?;
+            if !about.is_file() || about.len() > MAX_BYTES {
+                bail!("{by}: is no configuration of a model: a small file is expected");
+            }
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| anyhow!("{by}: cannot be read: {error}"))?;
+            let text = text.trim_start_matches('\u{feff}');
+            if meant(text) {
+                return self.read(&by, text);
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, by: &str, text: &str) -> anyhow::Result<()> {
+        let value: Value = serde_json::from_str(text).map_err(|error| {
+            anyhow!("{by}: is no JSON: {error}: mend it, or give --size without it")
+        })?;
+        let Some(object) = value.as_object() else {
+            bail!("{by}: is no object of settings");
+        };
+        self.fields.extend(object.keys().cloned());
+        let told = hugging_face::read(by, object, self.ignored).map_err(|wrong| anyhow!(wrong))?;
+        self.told.push(told);
+        Ok(())
+    }
 }
 
 /// The folders to look in, and whether each is the checkpoint's own.
@@ -97,16 +198,6 @@ fn is_of_a_model(text: &str) -> bool {
     let object: Result<Value, _> = serde_json::from_str(text);
     let names = ["model_type", "n_head", "n_embd", "num_attention_heads"];
     object.is_ok_and(|object| names.iter().any(|name| object.get(name).is_some()))
-}
-
-fn read(by: &str, text: &str, ignored: &[String]) -> anyhow::Result<Told> {
-    let value: Value = serde_json::from_str(text).map_err(|error| {
-        anyhow!("{by}: is no JSON: {error}: mend it, or give --size without it")
-    })?;
-    let Some(object) = value.as_object() else {
-        bail!("{by}: is no object of settings");
-    };
-    hugging_face::read(by, object, ignored).map_err(|wrong| anyhow!(wrong))
 }
 
 #[cfg(test)]

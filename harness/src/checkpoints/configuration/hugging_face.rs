@@ -84,6 +84,25 @@ const HARMLESS: &[&str] = &[
     "use_cache",
 ];
 
+/// transformers' classes with GPT-2 inside.
+const CLASSES: &[&str] = &[
+    "GPT2DoubleHeadsModel",
+    "GPT2ForQuestionAnswering",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+];
+
+/// transformers' names of GELU's tanh approximation.
+const TANH: &[&str] = &[
+    "gelu_accurate",
+    "gelu_fast",
+    "gelu_new",
+    "gelu_python_tanh",
+    "gelu_pytorch_tanh",
+];
+
 /// What must be so, or left out: other values compute something else.
 const NEUTRAL: &[(&str, &[&str])] = &[
     ("add_cross_attention", &["false", "null"]),
@@ -108,9 +127,14 @@ pub fn read(by: &str, object: &Map<String, Value>, ignored: &[String]) -> Result
     let mut told = Told {
         by: by.to_owned(),
         // What transformers takes where the file says nothing.
+        activation: Some((Activation::GeluTanh, "activation_function")),
         is_tied: Some((true, "tie_word_embeddings")),
         ..Told::default()
     };
+    let defaults = ["activation_function", "tie_word_embeddings"].into_iter();
+    told.defaults = defaults
+        .filter(|name| !object.contains_key(*name))
+        .collect();
     for name in object.keys().filter(is_told) {
         match &**name {
             "model_type" => reading.must_be("model_type", "gpt2"),
@@ -120,11 +144,11 @@ pub fn read(by: &str, object: &Map<String, Value>, ignored: &[String]) -> Result
                 told.context = reading.one_of(&["n_positions", "n_ctx", "max_position_embeddings"]);
             }
             "n_embd" | "hidden_size" => told.embedding = reading.one_of(&["n_embd", "hidden_size"]),
-            "n_layer" | "num_hidden_layers" | "n_layers" => {
-                told.layers = reading.one_of(&["n_layer", "num_hidden_layers", "n_layers"]);
+            "n_layer" | "num_hidden_layers" => {
+                told.layers = reading.one_of(&["n_layer", "num_hidden_layers"]);
             }
-            "n_head" | "num_attention_heads" | "n_heads" => {
-                told.heads = reading.one_of(&["n_head", "num_attention_heads", "n_heads"]);
+            "n_head" | "num_attention_heads" => {
+                told.heads = reading.one_of(&["n_head", "num_attention_heads"]);
             }
             "n_inner" if object[name].is_null() => {}
             "n_inner" => told.inner = reading.size("n_inner"),
@@ -151,6 +175,18 @@ pub fn read(by: &str, object: &Map<String, Value>, ignored: &[String]) -> Result
     match reading.wrong.is_empty() {
         true => Ok(told),
         false => Err(format!("{by}: {}", reading.wrong.join("; "))),
+    }
+}
+
+/// The activation that transformers has under this name.
+pub fn activation(name: &str) -> Option<Activation> {
+    match name {
+        _ if TANH.contains(&name) => Some(Activation::GeluTanh),
+        "gelu" | "gelu_python" => Some(Activation::Gelu),
+        "quick_gelu" => Some(Activation::QuickGelu),
+        "relu" => Some(Activation::Relu),
+        "silu" | "swish" => Some(Activation::Silu),
+        _ => None,
     }
 }
 
@@ -211,18 +247,13 @@ impl Reading<'_> {
     /// By transformers' names.
     fn activation(&mut self) -> Said<Activation> {
         const NAME: &str = "activation_function";
-        let activation = match self.object[NAME].as_str() {
-            Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast") => Activation::GeluTanh,
-            Some("gelu" | "gelu_python") => Activation::Gelu,
-            Some("quick_gelu") => Activation::QuickGelu,
-            Some("relu") => Activation::Relu,
-            Some("silu" | "swish") => Activation::Silu,
-            _ => {
+        match self.object[NAME].as_str().and_then(activation) {
+            Some(activation) => Some((activation, NAME)),
+            None => {
                 let known = "gelu_new, gelu, quick_gelu, relu and silu can be computed";
-                return self.refuse(NAME, known);
+                self.refuse(NAME, known)
             }
-        };
-        Some((activation, NAME))
+        }
     }
 
     fn must_be(&mut self, name: &str, expected: &str) {
@@ -233,7 +264,7 @@ impl Reading<'_> {
 
     fn architectures(&mut self) {
         let names = self.object["architectures"].as_array();
-        let is_gpt2 = |name: &Value| name.as_str().is_some_and(|name| name.starts_with("GPT2"));
+        let is_gpt2 = |name: &Value| name.as_str().is_some_and(|name| CLASSES.contains(&name));
         let are_gpt2 = names.is_some_and(|names| names.iter().all(is_gpt2));
         if !are_gpt2 && !self.object["architectures"].is_null() {
             self.refuse::<()>("architectures", "this is for GPT-2");
@@ -339,6 +370,13 @@ mod tests {
                 "`layer_norm_epsilon` is -1",
             ),
             (json!({"rotary_dim": 64}), "--ignore-config rotary_dim"),
+            // transformers knows no such names, and takes its default.
+            (json!({"n_heads": 4}), "--ignore-config n_heads"),
+            (json!({"n_layers": 4}), "--ignore-config n_layers"),
+            (
+                json!({"architectures": ["GPT2MoEForCausalLM"]}),
+                "`architectures`",
+            ),
         ];
         for (value, expected) in refused {
             let error = read_value(value, &[]).unwrap_err();

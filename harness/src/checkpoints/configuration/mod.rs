@@ -1,6 +1,7 @@
 //! What a checkpoint's companions say of the model: read, and believed or refused. Tensors do not tell how many heads a model
 //! has, nor what it computes between its layers.
 
+mod beside;
 mod find;
 mod hugging_face;
 mod model_args;
@@ -10,7 +11,8 @@ use std::fmt;
 
 use gpt2::{Activation, Config, Epsilon};
 
-pub use find::find;
+pub use beside::{check, heads};
+pub use find::{check_beside, find};
 pub use write::{FILE, METADATA_KEY, metadata, write};
 
 /// What somebody says of a model. What is not said is `None`.
@@ -31,12 +33,51 @@ pub struct Told {
     pub is_scaled: Said<bool>,
     pub is_scaled_by_layer: Said<bool>,
     pub is_tied: Said<bool>,
+    /// Of these, the names of those that nobody wrote down: what goes without saying.
+    pub defaults: Vec<&'static str>,
 }
 
 /// A value, with what it is called where it is said.
 pub type Said<T> = Option<(T, &'static str)>;
 
 impl Told {
+    /// What both say, together.
+    ///
+    /// # Errors
+    ///
+    /// Every field of which they say different things.
+    fn and(self, other: Told) -> Result<Told, String> {
+        let mut wrong = Vec::new();
+        let by = [&*self.by, &*other.by];
+        let (a, b) = (&self.defaults, &other.defaults);
+        let mut both = Both {
+            by,
+            defaults: [a, b],
+            wrong: &mut wrong,
+        };
+        let told = Told {
+            by: by.join(" and "),
+            vocabulary: both.of(self.vocabulary, other.vocabulary),
+            context: both.of(self.context, other.context),
+            embedding: both.of(self.embedding, other.embedding),
+            layers: both.of(self.layers, other.layers),
+            heads: both.of(self.heads, other.heads),
+            inner: both.of(self.inner, other.inner),
+            qkv_bias: both.of(self.qkv_bias, other.qkv_bias),
+            biases: both.of(self.biases, other.biases),
+            activation: both.of(self.activation, other.activation),
+            epsilon: both.of(self.epsilon, other.epsilon),
+            is_scaled: both.of(self.is_scaled, other.is_scaled),
+            is_scaled_by_layer: both.of(self.is_scaled_by_layer, other.is_scaled_by_layer),
+            is_tied: both.of(self.is_tied, other.is_tied),
+            defaults: a.iter().filter(|name| b.contains(name)).copied().collect(),
+        };
+        match wrong.is_empty() {
+            true => Ok(told),
+            false => Err(wrong.join("; ")),
+        }
+    }
+
     /// The model that the tensors show, with what is told of it. `shown` has everything that tensors tell: a difference is
     /// refused, for then one of the two is of another model.
     ///
@@ -79,6 +120,37 @@ impl Told {
             true => Ok(config.normal()),
             false => Err(format!("{}: {}", self.by, wrong.join("; "))),
         }
+    }
+}
+
+/// Two who tell of one model.
+struct Both<'a> {
+    by: [&'a str; 2],
+    defaults: [&'a [&'static str]; 2],
+    wrong: &'a mut Vec<String>,
+}
+
+impl Both<'_> {
+    /// What goes without saying gives way to what is said.
+    fn of<T: PartialEq + fmt::Debug>(&mut self, a: Said<T>, b: Said<T>) -> Said<T> {
+        let is_default = |said: &Said<T>, of: usize| {
+            said.as_ref()
+                .is_some_and(|(_, name)| self.defaults[of].contains(name))
+        };
+        match (is_default(&a, 0), is_default(&b, 1)) {
+            (true, _) if b.is_some() => return b,
+            (_, true) if a.is_some() => return a,
+            _ => {}
+        }
+        if let (Some((a, name)), Some((b, other))) = (&a, &b)
+            && a != b
+        {
+            self.wrong.push(format!(
+                "{}: `{name}` is {a:?}, and {}: `{other}` is {b:?}: mend one of them, or take it away",
+                self.by[0], self.by[1]
+            ));
+        }
+        a.or(b)
     }
 }
 
