@@ -367,7 +367,8 @@ pub fn check_masks(opened: &Named, strict: bool) -> anyhow::Result<()> {
 /// Whether a mask hides what comes later and nothing else. transformers marks what is seen (`bias`), with a number for what is not
 /// (`masked_bias`); the book marks what is hidden (`mask`).
 fn is_causal(mask: &TensorRange) -> anyhow::Result<bool> {
-    const LITTLE: f32 = -1e4;
+    // -1e4, which is -9984 in bf16.
+    const LITTLE: f32 = -9984.0;
     let context = match mask.shape[..] {
         [] | [1] => None,
         [.., rows, columns]
