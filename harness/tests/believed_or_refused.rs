@@ -447,22 +447,3 @@ fn a_mask_that_hides_something_else_is_refused_by_its_name() {
     );
     assert!(went_well, "{said}");
 }
-
-#[test]
-fn an_argument_of_the_model_that_is_not_understood_is_refused_whatever_it_is() {
-    // A pickle of `{'model': …, 'model_args': {…}}`: an argument is renamed, of the same length.
-    let place = Place::new();
-    let from = fixtures().join("nanogpt/checkpoint.pt");
-    let bytes = std::fs::read(&from).unwrap();
-    let (known, unknown) = (&b"dropout"[..], &b"rotated"[..]);
-    let at = bytes.windows(7).position(|window| window == known).unwrap();
-    let mut changed = bytes.clone();
-    changed[at..at + 7].copy_from_slice(unknown);
-    std::fs::write(place.path().join("ckpt.pt"), changed).unwrap();
-    let (told, said, went_well) = generate(&place, "ckpt.pt", &[]);
-    assert!(!went_well && told.is_empty(), "{said}");
-    assert!(
-        said.contains("`rotated`") && said.contains("--ignore-config rotated"),
-        "{said}"
-    );
-}

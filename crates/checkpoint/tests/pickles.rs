@@ -229,6 +229,15 @@ fn what_a_program_says_of_its_model_can_be_read() {
     assert_eq!(said("model_args.name"), Some("run 1"));
     assert_eq!(said("model_args.vocab_size"), Some("null"));
     assert_eq!(said("iter_num"), Some("2000"));
+    // Whatever an argument is, it is there: who does not understand it can say so.
+    let odd = open("odd-args.pt");
+    for name in [
+        "n_head", "act", "norm", "layers", "sizes", "scale", "none", "seen", "huge", "device",
+    ] {
+        let said = odd.metadata().get(&format!("model_args.{name}"));
+        let said = said.unwrap_or_else(|| panic!("{name} is passed over"));
+        assert!(said.parse::<f64>().is_err(), "{name}: {said}");
+    }
     let checkpoint = open("beside-namespace.pth");
     assert_eq!(checkpoint.metadata()["beside.lr"], "0.001");
     assert_eq!(checkpoint.metadata()["beside.nested.n"], "1");

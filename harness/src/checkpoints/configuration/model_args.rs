@@ -93,6 +93,8 @@ mod tests {
             (("n_head", "0"), "`n_head` is 0"),
             (("rope", "true"), "--ignore-config rope"),
             (("bias", "1"), "`bias` is 1"),
+            (("act", "torch.relu"), "`act` is torch.relu"),
+            (("n_head", "a list"), "`n_head` is a list"),
         ] {
             let error = read_these(&[arguments]).unwrap_err();
             assert!(error.contains(expected), "{error}");
