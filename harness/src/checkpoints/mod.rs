@@ -291,6 +291,9 @@ impl Store {
         let tensors = import::tensors(opened, &config);
         let dtype = import::dtype_of(file, opened, &tensors, reading.cast)?;
         let is_cast = tensors.iter().any(|tensor| tensor.dtype != dtype);
+        // A training checkpoint: what reads state dicts alone gets a copy of that.
+        let is_pickle = matches!(checkpoint.format(), Format::Pth | Format::ShardedPth);
+        let holds_more = !checkpoint.metadata().is_empty();
         let path = std::path::absolute(opened.checkpoint.path())?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
@@ -304,6 +307,8 @@ impl Store {
                 is_own: opened.is_own()
                     && reading.key.is_none()
                     && opened.unexpected.is_empty()
+                    && opened.ignored.is_empty()
+                    && !(is_pickle && holds_more)
                     && !is_cast,
                 is_cast,
             }),
