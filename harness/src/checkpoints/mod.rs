@@ -287,7 +287,8 @@ impl Store {
         configuration::check(checkpoint.metadata(), &config, ignored)
             .map_err(|wrong| anyhow!("{}: {wrong}", checkpoint.path().display()))?;
         import::check(opened, &config, reading.strict)?;
-        import::check_masks(opened, reading.strict)?;
+        // What a layout file of one's own ignores is ignored.
+        import::check_masks(opened, reading.strict && reading.layout.is_none())?;
         let tensors = import::tensors(opened, &config);
         let dtype = import::dtype_of(file, opened, &tensors, reading.cast)?;
         let is_cast = tensors.iter().any(|tensor| tensor.dtype != dtype);
