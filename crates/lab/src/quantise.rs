@@ -108,6 +108,7 @@ impl<B: Platform> Run<B> {
         self.check_tensor_bytes(matrix.values.len() as u64)?;
         let scheme = scheme(block_elements(columns));
         let tensor = B::quantised(&self.device, matrix, [rows, columns], scheme);
+        B::release_uploaded(&self.device)?;
         self.recorder.mark();
         Ok(tensor)
     }

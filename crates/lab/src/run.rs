@@ -152,6 +152,7 @@ impl<B: Platform> Run<B> {
         let device = &self.device;
         let tensor =
             B::memory_persistent_allocations(device, data, |data| Tensor::from_data(data, device));
+        B::release_uploaded(device)?;
         self.recorder.mark();
         Ok(tensor)
     }

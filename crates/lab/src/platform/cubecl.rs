@@ -208,6 +208,18 @@ pub(super) fn staging<R: CubeRuntime>(device: &R::Device, bytes: usize) -> Bytes
     }
 }
 
+/// CUDA's queue of host buffers to be dropped is emptied by a flush or a launch alone (cubecl-cuda 0.10), and has two
+/// halves: the second flush waits for what the first has marked, and frees it. A loop of uploads would otherwise keep the
+/// whole model on the host.
+pub(super) fn release_uploaded<R: Runtime>(device: &R::Device) -> Result<(), Error> {
+    let client = R::client(device);
+    for _ in 0..2 {
+        let flushed = client.flush();
+        flushed.map_err(|error| device_error(device, format!("{error:?}")))?;
+    }
+    Ok(())
+}
+
 /// Values and scales behind each other, as Burn's stores keep a quantised tensor; in the persistent pool.
 pub(super) fn quantised<B: super::Platform>(
     device: &B::Device,

@@ -218,6 +218,10 @@ impl Platform for Cuda {
         cubecl::staging::<CudaRuntime>(device, bytes)
     }
 
+    fn release_uploaded(device: &CudaDevice) -> Result<(), Error> {
+        cubecl::release_uploaded::<CudaRuntime>(device)
+    }
+
     fn logits(
         model: &mut Gpt2<Self>,
         tokens: &[i32],

@@ -87,6 +87,16 @@ pub trait Platform: Backend {
     /// GPU copies by itself.
     fn staging_buffer(device: &Self::Device, bytes: usize) -> Bytes;
 
+    /// Has the host let go of what Burn's `from_data` uploaded: once the device has it.
+    ///
+    /// # Errors
+    ///
+    /// If the device reports one, be it of work before.
+    fn release_uploaded(device: &Self::Device) -> Result<(), Error> {
+        let _ = device;
+        Ok(())
+    }
+
     /// A quantised matrix `[rows, columns]`, in memory of its size: Burn's `TensorData::quantized` would leave flex with
     /// twice as much, by the growth of a vector.
     fn quantised(
