@@ -115,6 +115,14 @@ fn wrong_arguments_are_refused() {
     );
     assert_usage_error(&place, &run(&["--size", "tiny"]), &["unknown size `tiny`"]);
     assert_usage_error(&place, &run(&["--repeats", "0"]), &["0 is not in"]);
+    for no_technique in ["plain-read", "floor", "init-only"] {
+        let generate = ["generate", "--checkpoint", "m.pth", "--tokens", "1"];
+        assert_usage_error(
+            &place,
+            &[&generate[..], &["--experiment", no_technique]].concat(),
+            &["--experiment: ", " loads no model: "],
+        );
+    }
 }
 
 #[test]

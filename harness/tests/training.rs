@@ -5,41 +5,17 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use checkpoint::Checkpoint;
-use common::{Place, TINY, fixture};
+use common::{Place, TINY, fixture, saved};
 
 const TOKENS: &str = "1,2,3,4,5,6,7,8";
 
-/// The checkpoint of every fixture that PyTorch saved, and its size.
+/// The checkpoint of every fixture that PyTorch saved, and its size. What is cast on the way is not saved as it came in.
 fn cases() -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let entries = std::fs::read_dir(root).unwrap().flatten();
-    let folders = entries
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir());
-    let mut cases: Vec<_> = folders
-        .map(|folder| {
-            let case = std::fs::read(folder.join("case.json")).unwrap();
-            let case: serde_json::Value = serde_json::from_slice(&case).unwrap();
-            let files = std::fs::read_dir(&folder).unwrap().flatten();
-            let mut files: Vec<PathBuf> = files.map(|file| file.path()).collect();
-            files.retain(|file| {
-                let name = file.file_name().unwrap().to_str().unwrap();
-                name.ends_with(".index.json")
-                    || (!name.contains("-of-")
-                        && name != "logits.safetensors"
-                        && [".safetensors", ".bin", ".pth", ".pt"]
-                            .iter()
-                            .any(|end| name.ends_with(end)))
-            });
-            assert_eq!(files.len(), 1, "{files:?}");
-            (files.remove(0), case["size"].as_str().unwrap().to_owned())
-        })
-        .collect();
-    // What is cast on the way is not saved as it came in.
-    cases.retain(|(file, _)| !file.parent().unwrap().ends_with("hf-mixed"));
-    cases.sort();
-    assert!(cases.len() >= 10);
-    cases
+    let cases = saved::cases().into_iter();
+    let stored = cases.filter(|(folder, ..)| !folder.ends_with("hf-mixed"));
+    stored
+        .map(|(_, checkpoint, case)| (checkpoint, case.size))
+        .collect()
 }
 
 fn text(path: &Path) -> &str {

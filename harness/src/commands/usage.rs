@@ -142,11 +142,16 @@ struct Model<'a> {
 impl<'a> Model<'a> {
     fn find(args: &'a ModelArgs) -> anyhow::Result<Model<'a>> {
         let deadline = Deadline::start(args.timeout)?;
-        let Some(experiment) = registry::techniques().find(|known| known.name == args.experiment)
-        else {
-            let message = unknown_experiment(&args.experiment, experiment_names());
-            return Err(Ended::Usage(format!("--experiment: {message}")).into());
+        let refused = |message| Err(Ended::Usage(format!("--experiment: {message}")).into());
+        let Some(experiment) = registry::find(&args.experiment) else {
+            return refused(unknown_experiment(&args.experiment, experiment_names()));
         };
+        if experiment.is_yardstick || experiment.reads == Reads::Nothing {
+            let name = experiment.name;
+            return refused(format!(
+                "{name} loads no model: it is what the techniques are held against; try `streamed`"
+            ));
+        }
         let store = Store::new(args.store.checkpoints.clone());
         let ready = store.import(&args.checkpoint, &args.reading, args.size);
         let ready = ready.map_err(|error| deadline.or(error))?;
@@ -178,7 +183,7 @@ impl<'a> Model<'a> {
         let format = match experiment.reads {
             Reads::StateDict => ready.state_dict_format(Format::Safetensors),
             Reads::Only(format) => format,
-            Reads::Nothing => bail!("{} loads no checkpoint", args.experiment),
+            Reads::Nothing => unreachable!("refused when it was looked for"),
         };
         let as_it_is = ready.as_it_is(format, experiment.reads == Reads::StateDict);
         let (checkpoint, reading) = match as_it_is {

@@ -1,6 +1,8 @@
 //! What the tests of the program share: it is started as a user starts it, in a folder of its own.
 #![allow(dead_code)]
 
+pub mod saved;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
