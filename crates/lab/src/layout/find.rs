@@ -1,0 +1,304 @@
+//! The search for a layout's tensors in a checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use checkpoint::{Checkpoint, TensorRange, Unreadable};
+use gpt2::Variant;
+
+use super::write::Place;
+use super::{LAYER, Layout, Named, Source, Sources};
+use crate::Error;
+
+/// What a layout finds in a checkpoint.
+pub(super) struct Match {
+    layout: String,
+    variant: Variant,
+    pub(super) tensors: Vec<TensorRange>,
+    sources: BTreeMap<String, String>,
+    patterns: Vec<(String, String)>,
+    places: BTreeMap<String, Place>,
+    ignored: Vec<String>,
+    masks: Vec<TensorRange>,
+    unexpected: Vec<TensorRange>,
+}
+
+impl Match {
+    /// More of the model is better, of it what has a shape that it can have, and less that is not of it.
+    pub(super) fn rank(&self) -> (usize, usize, isize) {
+        (
+            self.fitting(),
+            self.tensors.len(),
+            -(self.unexpected.len() as isize),
+        )
+    }
+
+    /// How many tensors have shapes that go with the width of the token table: two layouts may have the same names, and
+    /// matrices the other way round.
+    fn fitting(&self) -> usize {
+        let find = |name: &str| self.tensors.iter().find(|tensor| tensor.name == name);
+        let width = match find("tok_emb.weight").map(|table| &table.shape[..]) {
+            Some(&[_, width]) => width,
+            _ => return 0,
+        };
+        let fits = self.tensors.iter().filter(|tensor| {
+            let (name, shape) = (&tensor.name, &tensor.shape[..]);
+            match shape {
+                [rows, columns] if name.contains(".att.") => (*rows, *columns) == (width, width),
+                [rows, _] if name.ends_with(".ff.layers.2.weight") => *rows == width,
+                [_, columns] => *columns == width,
+                [_] => true,
+                _ => false,
+            }
+        });
+        fits.count()
+    }
+
+    pub(super) fn apply(
+        self,
+        checkpoint: Checkpoint,
+        wrapped: &HashMap<String, String>,
+    ) -> Result<Named, Error> {
+        // People know them by the names that stand in the file.
+        let written = |name: &String| wrapped.get(name).unwrap_or(name).clone();
+        let unexpected = self.unexpected.iter();
+        let unexpected = unexpected.map(|tensor| (written(&tensor.name), tensor.shape.clone()));
+        let unexpected = unexpected.collect();
+        let sources = self.sources.into_iter();
+        let sources = sources.map(|(own, name)| (own, written(&name))).collect();
+        let places = self.places.into_iter();
+        let places = places.map(|(own, mut place)| {
+            place.name = written(&place.name);
+            (own, place)
+        });
+        let places = places.collect();
+        let mut tensors = self.tensors;
+        // In the order of the file, as loaders that follow it expect.
+        let order: BTreeMap<_, _> = checkpoint
+            .tensors()
+            .iter()
+            .enumerate()
+            .map(|(place, tensor)| ((tensor.file.clone(), tensor.offset), place))
+            .collect();
+        tensors.sort_by_key(|tensor| {
+            let at = order
+                .range(..=(tensor.file.clone(), tensor.offset))
+                .next_back();
+            (at.map(|(_, place)| *place), tensor.offset)
+        });
+        tensors.extend(self.unexpected);
+        Ok(Named {
+            checkpoint: checkpoint.with_tensors(tensors)?,
+            layout: self.layout,
+            variant: self.variant,
+            sources,
+            patterns: self.patterns,
+            places,
+            ignored: self.ignored,
+            masks: self.masks,
+            unexpected,
+        })
+    }
+}
+
+impl Layout {
+    /// What may stand before the names: what does before those of the tensors that are outside of layers.
+    pub(super) fn prefixes(&self, checkpoint: &Checkpoint) -> BTreeSet<String> {
+        let sources = self.tensors.values().flat_map(Sources::all);
+        let anchors: Vec<&str> = sources
+            .map(Source::from)
+            .filter(|name| !name.contains(LAYER))
+            .collect();
+        let names = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
+        let prefixes = names.flat_map(|name| {
+            let anchors = anchors.iter();
+            let before = anchors.filter_map(move |anchor| name.strip_suffix(anchor));
+            before.filter(|prefix| prefix.ends_with('.'))
+        });
+        let plain = std::iter::once("");
+        plain.chain(prefixes).map(str::to_owned).collect()
+    }
+
+    pub(super) fn find(&self, checkpoint: &Checkpoint, prefix: &str) -> Match {
+        // A head stands outside of the module that the prefix is of.
+        let prefixes: Vec<&str> = std::iter::successors(Some(prefix), |prefix| {
+            let outer = prefix.strip_suffix('.')?;
+            Some(outer.rfind('.').map_or("", |dot| &outer[..=dot]))
+        })
+        .collect();
+        let written = |name: &str| {
+            let mut names = prefixes.iter().map(|prefix| format!("{prefix}{name}"));
+            names.find(|name| checkpoint.find(name).is_some())
+        };
+        let others = checkpoint.others().iter().map(|other| &*other.name);
+        let tensors = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
+        let names: Vec<&str> = tensors.chain(others).collect();
+        let bare = |name: &str| -> String {
+            let mut bare = prefixes
+                .iter()
+                .filter_map(|prefix| name.strip_prefix(prefix));
+            bare.next().unwrap_or(name).to_owned()
+        };
+
+        let sources = || self.tensors.values().flat_map(Sources::all);
+        let patterns: HashSet<&str> = sources().map(Source::from).collect();
+        let layers = names.iter().flat_map(|name| {
+            let name = bare(name);
+            let numbers = patterns.iter().map(move |pattern| layer_of(pattern, &name));
+            numbers.flatten().collect::<Vec<_>>()
+        });
+        // A layer has a tensor of its own: more layers than tensors is a name that lies.
+        let layers = layers.filter(|layer| *layer < names.len()).max();
+        let layers = layers.map_or(0, |last| last + 1);
+
+        let mut found = Match {
+            layout: self.name.clone(),
+            variant: self
+                .variant
+                .parse()
+                .expect("layouts are checked when they are read"),
+            tensors: Vec::new(),
+            sources: BTreeMap::new(),
+            patterns: Vec::new(),
+            places: BTreeMap::new(),
+            ignored: Vec::new(),
+            masks: Vec::new(),
+            unexpected: Vec::new(),
+        };
+        // What is there and cannot be read: nothing else stands in for it.
+        let others = checkpoint.others().iter();
+        let unreadable: HashSet<&str> = others
+            .filter(|other| !matches!(other.reason, Unreadable::Missing { .. }))
+            .map(|other| &*other.name)
+            .collect();
+        let mut used = HashSet::new();
+        for (name, sources) in &self.tensors {
+            if let Some(first) = sources.all().first().filter(|_| name.contains(LAYER)) {
+                let written = format!("{prefix}{}", first.from());
+                found.patterns.push((name.clone(), written));
+            }
+            let numbers = match name.contains(LAYER) {
+                true => 0..layers,
+                false => 0..1,
+            };
+            for layer in numbers {
+                let number = layer.to_string();
+                let own = name.replace(LAYER, &number);
+                let (mut wanted, mut place, mut tensor) = (None, None, None);
+                for source in sources.all() {
+                    let from = source.from().replace(LAYER, &number);
+                    let mut names = prefixes.iter().map(|prefix| format!("{prefix}{from}"));
+                    if let Some(name) = names.find(|name| unreadable.contains(&**name)) {
+                        wanted = Some(name);
+                        break;
+                    }
+                    wanted.get_or_insert_with(|| format!("{prefix}{from}"));
+                    let found = written(&from)
+                        .and_then(|name| Some((checkpoint.find(&name)?.clone(), name)))
+                        .and_then(|(found, name)| Some((source.of(found)?, name)));
+                    if let Some((found, name)) = found {
+                        wanted = Some(name.clone());
+                        place = Some(source.place(name.clone()));
+                        used.insert(name);
+                        tensor = Some(found);
+                        break;
+                    }
+                }
+                found
+                    .sources
+                    .insert(own.clone(), wanted.unwrap_or_default());
+                if let Some(place) = place {
+                    found.places.insert(own.clone(), place);
+                }
+                if let Some(mut tensor) = tensor {
+                    tensor.name = own;
+                    found.tensors.push(tensor);
+                }
+            }
+        }
+        let is_ignored = |name: &str| {
+            let name = bare(name);
+            let mut patterns = self.ignored.iter();
+            patterns.any(|pattern| *pattern == name || layer_of(pattern, &name).is_some())
+        };
+        for tensor in checkpoint.tensors() {
+            match (used.contains(&tensor.name), is_ignored(&tensor.name)) {
+                (true, _) => {}
+                (false, true) => {
+                    found.ignored.push(tensor.name.clone());
+                    found.masks.push(tensor.clone());
+                }
+                (false, false) => found.unexpected.push(tensor.clone()),
+            }
+        }
+        // What is neither ignored nor a tensor is named where it is asked for.
+        let others = checkpoint.others().iter();
+        let ignored = others.filter(|other| is_ignored(&other.name));
+        found
+            .ignored
+            .extend(ignored.map(|other| other.name.clone()));
+        found
+    }
+}
+
+/// What wrappers of PyTorch put into the names of what they wrap: compilation, activation checkpointing, sharded and
+/// distributed training.
+const WRAPPERS: [&str; 5] = [
+    "_orig_mod",
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+    "_forward_module",
+    "module",
+];
+
+/// The checkpoint without wrappers in its names, and what stands in the file for each name that had any. Where two names would
+/// be one, all stay as they are.
+pub(super) fn unwrapped(
+    checkpoint: Checkpoint,
+) -> Result<(Checkpoint, HashMap<String, String>), Error> {
+    let bare = |name: &str| {
+        let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
+        parts.collect::<Vec<_>>().join(".")
+    };
+    let mut wrapped = HashMap::new();
+    let mut tensors = checkpoint.tensors().to_vec();
+    for tensor in &mut tensors {
+        let name = bare(&tensor.name);
+        if name != tensor.name {
+            wrapped.insert(name.clone(), std::mem::replace(&mut tensor.name, name));
+        }
+    }
+    let names: HashSet<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
+    if wrapped.is_empty() || names.len() < tensors.len() {
+        return Ok((checkpoint, HashMap::new()));
+    }
+    Ok((checkpoint.with_tensors(tensors)?, wrapped))
+}
+
+/// The number that stands where `pattern` has a layer's.
+pub(super) fn layer_of(pattern: &str, name: &str) -> Option<usize> {
+    let (before, behind) = pattern.split_once(LAYER)?;
+    let number = name.strip_prefix(before)?.strip_suffix(behind)?;
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| number.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layers_number_is_read_and_nothing_else_is_one() {
+        assert_eq!(
+            layer_of("h.{layer}.ln_1.weight", "h.12.ln_1.weight"),
+            Some(12)
+        );
+        for name in [
+            "h..ln_1.weight",
+            "h.+1.ln_1.weight",
+            "h.99999999999999999999.ln_1.weight",
+            "h.1.ln_2.weight",
+        ] {
+            assert_eq!(layer_of("h.{layer}.ln_1.weight", name), None, "{name}");
+        }
+    }
+}
