@@ -426,7 +426,8 @@ impl<B: Platform> Verification<'_, B> {
         let reference = spec.reference_logits.as_ref();
         if let Some(path) = reference.filter(|_| E::READS != Reads::Nothing) {
             let expected = reference::read_logits(path, spec.config.vocabulary)?;
-            let tolerance = reference::logits_tolerance(self.kept, spec.dtype);
+            let tolerance =
+                reference::logits_tolerance(self.kept, spec.dtype, B::MULTIPLIES_IN_TF32);
             let error = reference::logits_error(&logits, &expected)?;
             self.outcome.measures.logits_error = Some(error);
             reference::check_logits(error, tolerance)?;

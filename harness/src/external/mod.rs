@@ -261,7 +261,7 @@ fn check_logits(logits: &Path, request: &Request<'_>) -> Result<f64, String> {
     let reference = lab::read_logits(request.reference, request.config.vocabulary)
         .map_err(|error| error.to_string())?;
     let error = lab::logits_error(&logits, &reference).map_err(|error| error.to_string())?;
-    let tolerance = lab::logits_tolerance(Kept::Stored, request.dtype);
+    let tolerance = lab::logits_tolerance(Kept::Stored, request.dtype, false);
     lab::check_logits(error, tolerance).map_err(|error| error.to_string())?;
     Ok(error)
 }

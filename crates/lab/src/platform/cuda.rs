@@ -137,6 +137,7 @@ fn read_pool(
 
 impl Platform for Cuda {
     const MEMORY: MemoryModel = MemoryModel::Discrete;
+    const MULTIPLIES_IN_TF32: bool = true;
     type Filling = cubecl::CubeFilling<CudaRuntime>;
 
     fn open(index: usize) -> Result<CudaDevice, Error> {

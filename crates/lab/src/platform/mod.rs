@@ -43,6 +43,10 @@ pub trait Platform: Backend {
     /// Whose memory its tensors lie in.
     const MEMORY: MemoryModel;
 
+    /// Whether matrix products of f32 may round their factors to TF32, as CubeCL has them on tensor cores (`adjust_dtypes` in
+    /// cubek-matmul 0.2).
+    const MULTIPLIES_IN_TF32: bool = false;
+
     /// A tensor of this platform that is being filled.
     type Filling: Filling<Self>;
 
