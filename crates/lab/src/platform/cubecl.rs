@@ -198,17 +198,6 @@ pub(super) fn begin<R: CubeRuntime>(
     ))
 }
 
-/// Pinned memory, where the runtime has any (CUDA), which it uses again itself; the host's heap otherwise.
-pub(super) fn staging<R: CubeRuntime>(device: &R::Device, bytes: usize) -> Bytes {
-    let stream = StreamId::current();
-    let server = DeviceHandle::<R::Server>::new(device.to_id());
-    let pinned = server.submit_blocking(move |server| server.staging(&[bytes], stream));
-    match pinned {
-        Ok(Ok(mut buffers)) if buffers.len() == 1 => buffers.remove(0),
-        _ => recycled::buffer(bytes),
-    }
-}
-
 /// CUDA's queue of host buffers to be dropped is emptied by a flush or a launch alone (cubecl-cuda 0.10), and has two
 /// halves: the second flush waits for what the first has marked, and frees it. A loop of uploads would otherwise keep the
 /// whole model on the host.

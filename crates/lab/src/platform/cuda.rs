@@ -8,7 +8,7 @@ use checkpoint::Dtype;
 use cudarc::driver::{result as driver, sys};
 use gpt2::Gpt2;
 
-use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, training};
+use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, pinned, training};
 use crate::meter::{DeviceMemory, Panics};
 use crate::quantise::Quantised;
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
@@ -195,7 +195,10 @@ impl Platform for Cuda {
     }
 
     fn finish(device: &CudaDevice) -> Result<(), Error> {
-        cubecl::finish::<Self>(device)
+        cubecl::finish::<Self>(device)?;
+        // The last pieces are with CubeCL still.
+        Self::release_uploaded(device)?;
+        pinned::release(device).map_err(|error| cubecl::device_error(device, format!("{error:?}")))
     }
 
     fn read_back(tensor: Tensor<Self, 1>, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
@@ -216,7 +219,7 @@ impl Platform for Cuda {
     }
 
     fn staging_buffer(device: &CudaDevice, bytes: usize) -> Bytes {
-        cubecl::staging::<CudaRuntime>(device, bytes)
+        pinned::buffer(device, bytes)
     }
 
     fn release_uploaded(device: &CudaDevice) -> Result<(), Error> {

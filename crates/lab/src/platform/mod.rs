@@ -10,6 +10,8 @@ mod forward;
 #[cfg(feature = "cuda")]
 pub(crate) mod nvml;
 mod pages;
+#[cfg(feature = "cuda")]
+mod pinned;
 #[cfg(feature = "cubecl")]
 mod recycled;
 #[cfg(feature = "train")]
