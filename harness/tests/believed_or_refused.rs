@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use common::Place;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 
 fn fixtures() -> PathBuf {
@@ -445,5 +447,158 @@ fn a_mask_that_hides_something_else_is_refused_by_its_name() {
         "model.pth",
         &[&size[..], &["--strict=false"]].concat(),
     );
+    assert!(went_well, "{said}");
+}
+
+/// A copy of a fixture's safetensors file with tensors changed, or added: names, dtypes, shapes and bytes.
+fn write_changed(place: &Place, fixture: &str, changes: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)>) {
+    let bytes = std::fs::read(fixtures().join(fixture).join("model.safetensors")).unwrap();
+    let original = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: BTreeMap<String, TensorView<'_>> = original.tensors().into_iter().collect();
+    for (name, dtype, shape, bytes) in &changes {
+        let changed = TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+        tensors.insert((*name).to_owned(), changed);
+    }
+    let written = safetensors::serialize(tensors, None).unwrap();
+    let folder = place.path();
+    std::fs::write(folder.join("model.safetensors"), written).unwrap();
+    let config = fixtures().join(fixture).join("config.json");
+    std::fs::copy(config, folder.join("config.json")).unwrap();
+}
+
+/// So many zeros of eight bytes.
+fn doubles(count: usize) -> Vec<u8> {
+    vec![0; 8 * count]
+}
+
+#[test]
+fn what_is_there_and_cannot_be_read_is_not_taken_for_absent() {
+    // A head beside a configuration that says nothing of one, biases, and tensors that nobody knows.
+    for (name, shape) in [
+        ("lm_head.weight", vec![61, 16]),
+        ("transformer.h.1.attn.c_attn.bias", vec![48]),
+        ("lm_head.bias", vec![61]),
+        ("transformer.h.0.attn.c_attn.lora_A", vec![16, 2]),
+    ] {
+        let place = Place::new();
+        let elements = shape.iter().product();
+        let change = (name, Dtype::F64, shape, doubles(elements));
+        write_changed(&place, "hf-tied-safetensors", vec![change]);
+        let (told, said, went_well) = generate(&place, "model.safetensors", &[]);
+        assert!(!went_well && told.is_empty(), "{name}: {said}");
+        assert!(
+            said.contains(&format!("`{name}`")) && said.contains("is F64"),
+            "{name}: {said}"
+        );
+    }
+    // Every bias of the model.
+    let place = Place::new();
+    let biases = [
+        "attn.c_attn",
+        "attn.c_proj",
+        "mlp.c_fc",
+        "mlp.c_proj",
+        "ln_1",
+        "ln_2",
+    ];
+    let widths = [48, 16, 64, 16, 16, 16];
+    let names: Vec<(String, usize)> = (0..2)
+        .flat_map(|layer| {
+            let names = biases.map(|name| format!("transformer.h.{layer}.{name}.bias"));
+            names.into_iter().zip(widths)
+        })
+        .chain([("transformer.ln_f.bias".to_owned(), 16)])
+        .collect();
+    let changes = names
+        .iter()
+        .map(|(name, width)| (&**name, Dtype::F64, vec![*width], doubles(*width)));
+    write_changed(&place, "hf-tied-safetensors", changes.collect());
+    let (told, said, went_well) = generate(&place, "model.safetensors", &[]);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(
+        said.contains("ln_1.bias") && said.contains("is F64"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_mask_of_any_type_is_looked_at() {
+    const CONTEXT: usize = 32;
+    let causal = |width: usize, at: usize| {
+        let is_seen = at % CONTEXT <= at / CONTEXT;
+        let mut element = vec![0; width];
+        element[width - 1] = u8::from(is_seen);
+        element
+    };
+    for (dtype, width) in [
+        (Dtype::BOOL, 1),
+        (Dtype::U8, 1),
+        (Dtype::I64, 8),
+        (Dtype::F64, 8),
+    ] {
+        let mask: Vec<u8> = (0..CONTEXT * CONTEXT)
+            .flat_map(|at| causal(width, at))
+            .collect();
+        let mut windowed = mask.clone();
+        // The last token is not to see the first.
+        let last_row = (CONTEXT - 1) * CONTEXT * width;
+        windowed[last_row..last_row + width].fill(0);
+        for (mask, is_fine) in [(mask, true), (windowed, false)] {
+            let place = Place::new();
+            let name = "transformer.h.1.attn.bias";
+            let change = (name, dtype, vec![1, 1, CONTEXT, CONTEXT], mask);
+            write_changed(&place, "hf-tied-safetensors", vec![change]);
+            let (told, said, went_well) = generate(&place, "model.safetensors", &[]);
+            assert_eq!((went_well, told.is_empty()), (is_fine, !is_fine), "{said}");
+            assert!(is_fine || said.contains("is no causal mask"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_size_does_not_stand_in_for_a_configuration_that_is_refused() {
+    let place = Place::new();
+    let config = config_with("hf-tied-safetensors", &json!({"my_note": 1}));
+    copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+    let size = ["--size", "v61-c32-e16-l2-h4"];
+    let (told, said, went_well) = generate(&place, "model.safetensors", &size);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(said.contains("--ignore-config my_note"), "{said}");
+    let (_, said, went_well) = generate(
+        &place,
+        "model.safetensors",
+        &[&size[..], &["--ignore-config", "my_note"]].concat(),
+    );
+    assert!(!went_well && said.contains("-h2"), "{said}");
+    let (_, said, went_well) = generate(
+        &place,
+        "model.safetensors",
+        &[
+            "--size",
+            "v61-c32-e16-l2-h2",
+            "--ignore-config",
+            "config.json",
+        ],
+    );
+    assert!(went_well, "{said}");
+}
+
+#[test]
+fn nanogpts_weights_beside_a_configuration_that_names_no_activation_are_asked_for_it() {
+    let place = Place::new();
+    let config = json!({"model_type": "gpt2", "n_head": 4});
+    copy(&place, "nanogpt-bare", "checkpoint.pt", &config);
+    let without = ["--ignore-config", "model_args"];
+    let (told, said, went_well) = generate(&place, "checkpoint.pt", &without);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(
+        said.contains("does not say `activation_function`"),
+        "{said}"
+    );
+    place.write(
+        "config.json",
+        &json!({"model_type": "gpt2", "n_head": 4, "activation_function": "gelu"}).to_string(),
+    );
+    let (_, said, went_well) = generate(&place, "checkpoint.pt", &without);
     assert!(went_well, "{said}");
 }

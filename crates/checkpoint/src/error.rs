@@ -60,7 +60,7 @@ pub enum Error {
         /// How many entries there are.
         entries: usize,
         /// One of them, a tensor where there is one.
-        first: Other,
+        first: Box<Other>,
     },
     /// The file is not the checkpoint it should be.
     #[error("{}: {reason}", path.display())]
@@ -160,7 +160,7 @@ fn absent(asked: Option<&str>) -> String {
 }
 
 fn unreadable(entries: usize, first: &Other) -> String {
-    let Other { name, reason } = first;
+    let Other { name, reason, .. } = first;
     match entries - 1 {
         0 => format!("`{name}` {reason}"),
         more => format!("`{name}` {reason} (and none of the other {more} can be read)"),

@@ -112,7 +112,7 @@ impl Checkpoint {
             Some(first) => Err(Error::NoWeights {
                 path: self.path.clone(),
                 entries: self.others.len(),
-                first: first.clone(),
+                first: Box::new(first.clone()),
             }),
         }
     }
@@ -130,6 +130,11 @@ impl Checkpoint {
             by_name,
             ..self
         })
+    }
+
+    /// The same checkpoint with other entries that cannot be loaded: under other names, say.
+    pub fn with_others(self, others: Vec<Other>) -> Checkpoint {
+        Checkpoint { others, ..self }
     }
 
     /// What was opened.
@@ -391,7 +396,9 @@ impl TensorRange {
         let refused = |reason| Err(Error::invalid(&self.file, reason));
         let length = file::check(&self.file)?;
         let name = &self.name;
-        if self.shape.len() > 2 && !self.is_contiguous() {
+        let outer = self.shape.len().saturating_sub(2);
+        let is_matrix = self.shape[..outer].iter().all(|&size| size == 1);
+        if !is_matrix && !self.is_contiguous() {
             return refused(format!(
                 "tensor `{name}` of shape {:?} is not contiguous: call .contiguous() on it before saving",
                 self.shape

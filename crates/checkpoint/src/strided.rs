@@ -74,9 +74,10 @@ struct Rectangle {
 impl Rectangle {
     fn new(tensor: &TensorRange, rows: Range<usize>, columns: Range<usize>) -> Rectangle {
         let (row_stride, column_stride) = match tensor.strides[..] {
-            [row, column] => (row, column),
+            // Dimensions before these have one element.
+            [.., row, column] => (row, column),
             [column] => (0, column),
-            _ => (0, 0),
+            [] => (0, 0),
         };
         let first = rows.start * row_stride + columns.start * column_stride;
         let vertical = Dimension {

@@ -5,13 +5,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use checkpoint::{Dtype, TensorRange};
+use checkpoint::{Dtype, TensorRange, Unreadable};
 use gpt2::{Activation, Config, Size, Variant};
 use lab::{Named, Tables};
 
-use super::cast;
 use super::configuration::{self, Said, Told};
-use crate::exit::Ended;
 
 /// The model that a checkpoint is of: its dimensions by the shapes of its tensors, and by what is told of it the rest, such as the
 /// heads, which no tensor shows. What a person gives as `--size` is a whole description, and must agree.
@@ -27,26 +25,26 @@ pub fn config_of(
     let Some(given) = given.map(Size::config) else {
         return match told? {
             Some(told) if told.heads.is_some() => {
+                check_activation(opened, &told, ignored)?;
                 let mut config = told.complete(shown).map_err(anyhow::Error::msg)?;
                 config.variant.is_tied = is_tied(opened, told.is_tied, &told.by)?;
                 Ok(config)
             }
-            Some(told) => bail!("{}: does not say how many heads the model has", told.by),
+            Some(told) => bail!(
+                "{}: does not say how many heads the model has: {}",
+                told.by,
+                heads_offered(shown, configuration::heads(metadata))
+            ),
             None => bail!(
                 "{path}: {}",
                 heads_wanted(shown, configuration::heads(metadata))
             ),
         };
     };
-    // Wrong words are a mistake in the command, whatever else is told.
-    if let Err(error) = &told
-        && error.is::<Ended>()
-    {
-        return told.map(|_| unreachable!("it is an error"));
-    }
+    let told = told?;
     let activation = opened.variant.activation;
     ensure!(
-        !matches!(told, Ok(None))
+        told.is_some()
             || activation == Activation::default()
             || given.variant.activation != Activation::default()
             || ignored.iter().any(|name| name == "activation"),
@@ -58,10 +56,9 @@ pub fn config_of(
     let said = stated.variant.is_tied.then_some((true, "-tied"));
     stated.variant.is_tied = is_tied(opened, said, "--size")?;
     match told {
-        // Whoever describes the whole model needs no other description.
-        Err(unreadable) => eprintln!("warning: {unreadable:#}: --size is taken"),
-        Ok(None) => {}
-        Ok(Some(told)) => {
+        None => {}
+        Some(told) => {
+            check_activation(opened, &told, ignored)?;
             let config = told.complete(shown).map_err(anyhow::Error::msg)?;
             let mut config = Config {
                 heads: if told.heads.is_some() {
@@ -109,9 +106,7 @@ fn shown(opened: &Named) -> anyhow::Result<Config> {
     let path = checkpoint.path().display();
     let matrix = |name: &str| -> anyhow::Result<[usize; 2]> {
         let written = opened.sources.get(name).map_or(name, |source| &**source);
-        let others = checkpoint.others();
-        let other = others.iter().find(|other| other.name == *written);
-        let why = match other {
+        let why = match opened.other(name) {
             Some(other) => format!("its `{written}` {}", other.reason),
             None => format!("holds no tensor `{written}`: this is no GPT-2"),
         };
@@ -138,7 +133,8 @@ fn shown(opened: &Named) -> anyhow::Result<Config> {
         opened.layout,
         unexpected.join(", ")
     );
-    let has = |name: &str| checkpoint.find(name).is_some();
+    // What is there and cannot be read is the model's all the same.
+    let has = |name: &str| checkpoint.find(name).is_some() || opened.other(name).is_some();
     // Of any layer: one that lacks it is missing it.
     let any_has = |name: &str| (0..layers).any(|layer| has(&format!("trf_blocks.{layer}.{name}")));
     let inner = matrix("trf_blocks.0.ff.layers.0.weight").map(|[inner, _]| inner);
@@ -160,8 +156,27 @@ fn shown(opened: &Named) -> anyhow::Result<Config> {
     .normal())
 }
 
-/// What is said where nothing tells the heads: `beside` the weights somebody may have left a word.
-fn heads_wanted(shown: Config, beside: Option<(&str, usize)>) -> String {
+/// That what goes without saying in a `config.json` is not another activation than what goes without saying for the tensors' names.
+fn check_activation(opened: &Named, told: &Told, ignored: &[String]) -> anyhow::Result<()> {
+    let own = opened.variant.activation;
+    let Some((activation, name)) = told.activation else {
+        return Ok(());
+    };
+    ensure!(
+        activation == own
+            || own == Activation::default()
+            || !told.defaults.contains(&name)
+            || ignored.iter().any(|name| name == "activation"),
+        "{}: does not say `{name}`, for which transformers takes `gelu_new`, and the tensors are named as nanoGPT's, which computes \
+         `{}`: say which of the two in it; or with --ignore-config activation that it is `gelu_new`",
+        told.by,
+        own.word()
+    );
+    Ok(())
+}
+
+/// A size with heads to choose from, and what the model may be beside GPT-2.
+fn heads_offered(shown: Config, beside: Option<(&str, usize)>) -> String {
     const PUBLISHED: usize = 64;
     let of_heads = |heads| Size::of(Config { heads, ..shown });
     let example = match (beside, shown.embedding.is_multiple_of(PUBLISHED)) {
@@ -175,16 +190,21 @@ fn heads_wanted(shown: Config, beside: Option<(&str, usize)>) -> String {
         ),
         (None, false) => format!("give --size {} with the right -h", of_heads(1)),
     };
-    let example = match shown.variant.activation == Activation::default() {
+    match shown.variant.activation == Activation::default() {
         true => example,
         false => format!(
-            "{example} (-{} is what nanoGPT computes; minGPT has the same names: for it, leave that out and add --ignore-config \
-             activation)",
+            "{example} (-{} is what nanoGPT computes; minGPT has the same names, and so has build-nanogpt, whose `config` is a \
+             GPTConfig: for them, leave that out and add --ignore-config activation)",
             shown.variant.activation.word()
         ),
-    };
+    }
+}
+
+/// What is said where nothing tells the heads: `beside` the weights somebody may have left a word.
+fn heads_wanted(shown: Config, beside: Option<(&str, usize)>) -> String {
+    let offered = heads_offered(shown, beside);
     format!(
-        "nothing tells how many heads the model has, neither its metadata nor a config.json beside it or one folder up: {example}; \
+        "nothing tells how many heads the model has, neither its metadata nor a config.json beside it or one folder up: {offered}; \
          where it differs from GPT-2 otherwise, in its activation, its layer norms or its attention, --size must say that, too"
     )
 }
@@ -202,7 +222,13 @@ fn is_tied(opened: &Named, said: Said<bool>, by: &str) -> anyhow::Result<bool> {
         opened.name_in_file("out_head.weight"),
     );
     match (is_tied, tables) {
-        (true, Tables::One | Tables::NoHead) => Ok(true),
+        // A head that is there and cannot be read is named with all that is missing. One that an index lists and no file has was
+        // the same table when it was saved.
+        (true, Tables::NoHead) => Ok(match opened.other("out_head.weight") {
+            Some(other) => matches!(other.reason, Unreadable::Missing { .. }),
+            None => true,
+        }),
+        (true, Tables::One) => Ok(true),
         // A head that is not there is named with all that is missing.
         (false, Tables::Two | Tables::NoHead) => Ok(false),
         // Two names of one storage.
@@ -305,9 +331,7 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
                 found.shape, spec.shape
             )),
             None => {
-                let others = opened.checkpoint.others();
-                let other = others.iter().find(|other| other.name == *written);
-                let why = match other {
+                let why = match opened.other(&spec.name) {
                     Some(other) => format!(" (what is there {})", other.reason),
                     None => nearest(written, opened),
                 };
@@ -317,7 +341,9 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
     }
     let unexpected = opened.unexpected.iter();
     let unexpected = unexpected.map(|(name, shape)| format!("`{name}` {shape:?}"));
-    let unexpected = unexpected.filter(|_| strict).collect();
+    let unreadable = opened.unreadable.iter();
+    let unreadable = unreadable.map(|other| format!("`{}`, which {}", other.name, other.reason));
+    let unexpected = unexpected.chain(unreadable).filter(|_| strict).collect();
     let lists: [(&str, Vec<String>); 3] = [
         ("missing", missing),
         ("of another shape", misshapen),
@@ -347,54 +373,6 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
         opened.layout
     );
     Ok(())
-}
-
-/// That what is ignored as a causal mask is one: another masks otherwise, and is a part of the model.
-pub fn check_masks(opened: &Named, strict: bool) -> anyhow::Result<()> {
-    for mask in opened.masks.iter().filter(|_| strict) {
-        ensure!(
-            is_causal(mask)?,
-            "{}: `{}` {:?} is no causal mask, as GPT-2 has there: the model masks otherwise, and is not computed here; \
-             --strict=false loads it without",
-            opened.checkpoint.path().display(),
-            mask.name,
-            mask.shape
-        );
-    }
-    Ok(())
-}
-
-/// Whether a mask hides what comes later and nothing else. transformers marks what is seen (`bias`), with a number for what is not
-/// (`masked_bias`); the book marks what is hidden (`mask`).
-fn is_causal(mask: &TensorRange) -> anyhow::Result<bool> {
-    // -1e4, which is -9984 in bf16.
-    const LITTLE: f32 = -9984.0;
-    let context = match mask.shape[..] {
-        [] | [1] => None,
-        [.., rows, columns]
-            if rows == columns && mask.shape.iter().product::<usize>() == rows * columns =>
-        {
-            Some(rows)
-        }
-        _ => return Ok(false),
-    };
-    let marks_hidden = mask.name.ends_with("mask");
-    let (mut at, mut is_right) = (0, true);
-    cast::read(mask, Dtype::F32, |piece| {
-        for bytes in piece.chunks_exact(4) {
-            let value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
-            is_right &= match context {
-                None => value <= LITTLE,
-                Some(context) => {
-                    let is_later = at % context > at / context;
-                    (value != 0.0) == (is_later == marks_hidden)
-                }
-            };
-            at += 1;
-        }
-        Ok(())
-    })?;
-    Ok(is_right)
 }
 
 /// The unexpected tensor that is named most like a missing one.

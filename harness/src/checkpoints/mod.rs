@@ -6,6 +6,7 @@ pub mod derive;
 mod hold;
 pub mod hugging_face;
 mod import;
+mod masks;
 mod sidecar;
 pub mod trained;
 
@@ -288,7 +289,9 @@ impl Store {
             .map_err(|wrong| anyhow!("{}: {wrong}", checkpoint.path().display()))?;
         import::check(opened, &config, reading.strict)?;
         // What a layout file of one's own ignores is ignored.
-        import::check_masks(opened, reading.strict && reading.layout.is_none())?;
+        if reading.strict && reading.layout.is_none() {
+            masks::check(opened)?;
+        }
         let tensors = import::tensors(opened, &config);
         let dtype = import::dtype_of(file, opened, &tensors, reading.cast)?;
         let is_cast = tensors.iter().any(|tensor| tensor.dtype != dtype);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::TensorRange;
+use crate::{Dtype, TensorRange};
 
 /// What a format's reader finds.
 #[derive(Default)]
@@ -17,14 +17,21 @@ pub(crate) struct Found {
 impl Found {
     /// A tensor of these elements, or why it is none that can be loaded.
     pub fn add(&mut self, name: &str, tensor: Result<TensorRange, Unreadable>) {
-        let reason = match tensor {
-            Ok(tensor) if tensor.shape.contains(&0) => Unreadable::Empty(tensor.shape),
-            Ok(tensor) => return self.tensors.push(tensor),
-            Err(reason) => reason,
-        };
+        match tensor {
+            Ok(tensor) if tensor.shape.contains(&0) => {
+                self.refuse(name, Unreadable::Empty(tensor.shape), None);
+            }
+            Ok(tensor) => self.tensors.push(tensor),
+            Err(reason) => self.refuse(name, reason, None),
+        }
+    }
+
+    /// An entry that is no tensor that can be loaded, with its bytes where they lie in the file: see [`Other::bytes`].
+    pub fn refuse(&mut self, name: &str, reason: Unreadable, bytes: Option<TensorRange>) {
         self.others.push(Other {
             name: name.to_owned(),
             reason,
+            bytes,
         });
     }
 
@@ -42,6 +49,20 @@ pub struct Other {
     pub name: String,
     /// Why it cannot be.
     pub reason: Unreadable,
+    /// Where its elements are of another type: where their bytes lie, as a tensor of i8 with one dimension more, which is as long
+    /// as an element.
+    pub bytes: Option<TensorRange>,
+}
+
+/// The bytes of a tensor whose elements have so many: see [`Other::bytes`].
+pub(crate) fn bytes_of(mut tensor: TensorRange, element_bytes: usize) -> TensorRange {
+    for stride in &mut tensor.strides {
+        *stride = stride.saturating_mul(element_bytes);
+    }
+    tensor.shape.push(element_bytes);
+    tensor.strides.push(1);
+    tensor.dtype = Dtype::I8;
+    tensor
 }
 
 /// Why an entry of a checkpoint cannot be loaded. It is displayed as the end of a sentence that begins with its name.
@@ -69,6 +90,13 @@ pub enum Unreadable {
     },
     /// It is a tensor that is not understood, for this reason.
     Unsupported(String),
+}
+
+impl Unreadable {
+    /// Whether it is for its elements being doubles.
+    pub fn is_double(&self) -> bool {
+        matches!(self, Unreadable::Dtype(dtype) if matches!(&**dtype, "F64" | "torch.DoubleStorage" | "torch.float64"))
+    }
 }
 
 impl fmt::Display for Unreadable {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use safetensors::Dtype as StDtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::{Found, Unreadable, header};
+use super::{Found, Unreadable, bytes_of, header};
 use crate::index::contiguous_strides;
 use crate::write::{Source, Written};
 use crate::{Dtype, Error, TensorRange, file};
@@ -59,22 +59,28 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
         .collect();
     for name in metadata.offset_keys() {
         let info = infos[&name];
-        let dtype = match info.dtype {
-            StDtype::F32 => Ok(Dtype::F32),
-            StDtype::F16 => Ok(Dtype::F16),
-            StDtype::BF16 => Ok(Dtype::Bf16),
-            StDtype::I8 => Ok(Dtype::I8),
-            other => Err(Unreadable::Dtype(format!("{other:?}"))),
-        };
-        let tensor = dtype.map(|dtype| TensorRange {
+        let range = |dtype| TensorRange {
             name: name.clone(),
             dtype,
             shape: info.shape.clone(),
             strides: contiguous_strides(&info.shape),
             file: Arc::clone(&shared),
             offset: data_start + info.data_offsets.0 as u64,
-        });
-        found.add(&name, tensor);
+        };
+        match info.dtype {
+            StDtype::F32 => found.add(&name, Ok(range(Dtype::F32))),
+            StDtype::F16 => found.add(&name, Ok(range(Dtype::F16))),
+            StDtype::BF16 => found.add(&name, Ok(range(Dtype::Bf16))),
+            StDtype::I8 => found.add(&name, Ok(range(Dtype::I8))),
+            _ if info.shape.contains(&0) => {
+                found.add(&name, Err(Unreadable::Empty(info.shape.clone())));
+            }
+            other => {
+                let bits = other.bitsize();
+                let bytes = (bits % 8 == 0).then(|| bytes_of(range(Dtype::I8), bits / 8));
+                found.refuse(&name, Unreadable::Dtype(format!("{other:?}")), bytes);
+            }
+        }
     }
     Ok(found)
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::archive::{Archive, Record};
 use super::beside::beside;
 use super::choice;
-use super::tensor::{Built, Tensor, built, dtype};
+use super::tensor::{Built, Tensor, built, dtype, element_bytes};
 use super::value::{Pickle, Value};
-use crate::format::Found;
+use crate::format::{Found, bytes_of};
 use crate::{Dtype, Error, TensorRange, Unreadable};
 
 /// The tensors of the state dict: of that at `key`, or where none is given, of that in a usual place.
@@ -47,7 +47,9 @@ pub(crate) fn read_index(path: &Path, key: Option<&str>) -> Result<Found, Error>
         };
         match tensor {
             Ok(tensor) => found.add(&name, Ok(tensor)),
-            Err(Refused::NoWeights(reason)) => found.add(&name, Err(reason)),
+            Err(Refused::NoWeights(reason, bytes)) => {
+                found.refuse(&name, reason, bytes.map(|bytes| *bytes))
+            }
             Err(Refused::Invalid(reason)) => {
                 return Err(Error::invalid(path, format!("entry `{name}` {reason}")));
             }
@@ -58,8 +60,8 @@ pub(crate) fn read_index(path: &Path, key: Option<&str>) -> Result<Found, Error>
 
 /// Why an entry gives no tensor.
 enum Refused {
-    /// It is something else, which a state dict may hold.
-    NoWeights(Unreadable),
+    /// It is something else, which a state dict may hold; with its bytes, where they are those of a tensor.
+    NoWeights(Unreadable, Option<Box<TensorRange>>),
     /// It contradicts itself or the file.
     Invalid(String),
 }
@@ -72,7 +74,7 @@ impl From<&str> for Refused {
 
 impl From<Unreadable> for Refused {
     fn from(reason: Unreadable) -> Refused {
-        Refused::NoWeights(reason)
+        Refused::NoWeights(reason, None)
     }
 }
 
@@ -111,26 +113,44 @@ impl StateDict<'_> {
         let Some(offset) = self.size(tensor.offset) else {
             return Err("has no valid offset".into());
         };
-        let (dtype, start, storage_bytes) = self.storage(tensor)?;
+        let (kind, start, storage_bytes) = self.storage(tensor)?;
+        let (loaded, odd_bytes) = (dtype(kind), element_bytes(kind));
+        let Some(width) = loaded
+            .map(Dtype::bytes)
+            .or(odd_bytes.map(|width| width as u64))
+        else {
+            return Err(Unreadable::Dtype(kind.to_owned()).into());
+        };
         let tensor = TensorRange {
             name: name.to_owned(),
-            dtype,
+            dtype: loaded.unwrap_or(Dtype::I8),
             shape,
             strides,
             file: Arc::clone(&self.path),
             offset: offset
-                .checked_mul(dtype.bytes())
+                .checked_mul(width)
                 .and_then(|offset| offset.checked_add(start))
                 .ok_or("reaches past the end of its storage")?,
         };
+        let tensor = match loaded {
+            Some(_) => tensor,
+            None => bytes_of(tensor, width as usize),
+        };
         match tensor.end() {
-            Some(end) if end <= start + storage_bytes => Ok(tensor),
-            _ => Err("reaches past the end of its storage".into()),
+            Some(end) if end <= start + storage_bytes => {}
+            _ => return Err("reaches past the end of its storage".into()),
+        }
+        match loaded {
+            Some(_) => Ok(tensor),
+            None => Err(Refused::NoWeights(
+                Unreadable::Dtype(kind.to_owned()),
+                Some(Box::new(tensor)),
+            )),
         }
     }
 
-    /// `('storage', torch.FloatStorage, key, location, elements)`: dtype, first byte, bytes.
-    fn storage(&self, tensor: Tensor<'_>) -> Result<(Dtype, u64, u64), Refused> {
+    /// `('storage', torch.FloatStorage, key, location, elements)`: dtype in PyTorch's words, first byte, bytes.
+    fn storage<'a>(&'a self, tensor: Tensor<'a>) -> Result<(&'a str, u64, u64), Refused> {
         let pickle = self.pickle;
         let Some(super::value::Node::Persistent(id)) = pickle.node(tensor.storage) else {
             return Err("has no storage".into());
@@ -140,10 +160,9 @@ impl StateDict<'_> {
         };
         let kind = tensor.dtype.or_else(|| pickle.global(*kind));
         let kind = kind.ok_or("has a storage without a type")?;
-        let dtype = dtype(kind).ok_or_else(|| Unreadable::Dtype(kind.to_owned()))?;
         let key = pickle.str(*key).ok_or("has a storage without a key")?;
         match self.archive.record(&format!("data/{key}")) {
-            Some(Record::Stored { start, bytes }) => Ok((dtype, *start, *bytes)),
+            Some(Record::Stored { start, bytes }) => Ok((kind, *start, *bytes)),
             Some(Record::Unreadable { member, how }) => Err(Unreadable::Packed {
                 member: member.clone(),
                 how,

@@ -217,3 +217,14 @@ pub(super) fn dtype(name: &str) -> Option<Dtype> {
         _ => None,
     }
 }
+
+/// How many bytes an element has of a dtype that cannot be loaded.
+pub(super) fn element_bytes(name: &str) -> Option<usize> {
+    match name.strip_prefix("torch.")? {
+        "BoolStorage" | "bool" | "ByteStorage" | "uint8" => Some(1),
+        "ShortStorage" | "int16" => Some(2),
+        "IntStorage" | "int32" => Some(4),
+        "LongStorage" | "int64" | "DoubleStorage" | "float64" => Some(8),
+        _ => None,
+    }
+}

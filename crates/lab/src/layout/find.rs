@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use checkpoint::{Checkpoint, TensorRange, Unreadable};
+use checkpoint::{Checkpoint, Other, TensorRange, Unreadable};
 use gpt2::Variant;
 
 use super::write::Place;
@@ -19,7 +19,9 @@ pub(super) struct Match {
     places: BTreeMap<String, Place>,
     ignored: Vec<String>,
     masks: Vec<TensorRange>,
+    odd_masks: Vec<Other>,
     unexpected: Vec<TensorRange>,
+    unreadable: Vec<Other>,
 }
 
 impl Match {
@@ -63,6 +65,12 @@ impl Match {
         let unexpected = self.unexpected.iter();
         let unexpected = unexpected.map(|tensor| (written(&tensor.name), tensor.shape.clone()));
         let unexpected = unexpected.collect();
+        let in_file = |other: &Other| Other {
+            name: written(&other.name),
+            ..other.clone()
+        };
+        let unreadable = self.unreadable.iter().map(in_file).collect();
+        let others = checkpoint.others().iter().map(in_file).collect();
         let sources = self.sources.into_iter();
         let sources = sources.map(|(own, name)| (own, written(&name))).collect();
         let places = self.places.into_iter();
@@ -87,7 +95,7 @@ impl Match {
         });
         tensors.extend(self.unexpected);
         Ok(Named {
-            checkpoint: checkpoint.with_tensors(tensors)?,
+            checkpoint: checkpoint.with_tensors(tensors)?.with_others(others),
             layout: self.layout,
             variant: self.variant,
             sources,
@@ -95,7 +103,9 @@ impl Match {
             places,
             ignored: self.ignored,
             masks: self.masks,
+            odd_masks: self.odd_masks,
             unexpected,
+            unreadable,
         })
     }
 }
@@ -162,7 +172,9 @@ impl Layout {
             places: BTreeMap::new(),
             ignored: Vec::new(),
             masks: Vec::new(),
+            odd_masks: Vec::new(),
             unexpected: Vec::new(),
+            unreadable: Vec::new(),
         };
         // What is there and cannot be read: nothing else stands in for it.
         let others = checkpoint.others().iter();
@@ -230,12 +242,19 @@ impl Layout {
                 (false, false) => found.unexpected.push(tensor.clone()),
             }
         }
-        // What is neither ignored nor a tensor is named where it is asked for.
-        let others = checkpoint.others().iter();
-        let ignored = others.filter(|other| is_ignored(&other.name));
-        found
-            .ignored
-            .extend(ignored.map(|other| other.name.clone()));
+        // A number or a text is none of the model's; what is asked for is named where it is missing.
+        let wanted: HashSet<&str> = found.sources.values().map(|name| &**name).collect();
+        for other in checkpoint.others() {
+            match (wanted.contains(&*other.name), is_ignored(&other.name)) {
+                (true, _) => {}
+                (false, true) => {
+                    found.ignored.push(other.name.clone());
+                    found.odd_masks.push(other.clone());
+                }
+                (false, false) if other.reason == Unreadable::NoTensor => {}
+                (false, false) => found.unreadable.push(other.clone()),
+            }
+        }
         found
     }
 }
@@ -261,17 +280,25 @@ pub(super) fn unwrapped(
     };
     let mut wrapped = HashMap::new();
     let mut tensors = checkpoint.tensors().to_vec();
-    for tensor in &mut tensors {
-        let name = bare(&tensor.name);
-        if name != tensor.name {
-            wrapped.insert(name.clone(), std::mem::replace(&mut tensor.name, name));
+    let mut others = checkpoint.others().to_vec();
+    let names = tensors.iter_mut().map(|tensor| &mut tensor.name);
+    for name in names.chain(others.iter_mut().map(|other| &mut other.name)) {
+        let bare = bare(name);
+        if bare != *name {
+            wrapped.insert(bare.clone(), std::mem::replace(name, bare));
         }
     }
-    let names: HashSet<&str> = tensors.iter().map(|tensor| &*tensor.name).collect();
-    if wrapped.is_empty() || names.len() < tensors.len() {
+    let names = tensors.iter().map(|tensor| &*tensor.name);
+    let names: HashSet<&str> = names
+        .chain(others.iter().map(|other| &*other.name))
+        .collect();
+    if wrapped.is_empty() || names.len() < tensors.len() + others.len() {
         return Ok((checkpoint, HashMap::new()));
     }
-    Ok((checkpoint.with_tensors(tensors)?, wrapped))
+    Ok((
+        checkpoint.with_tensors(tensors)?.with_others(others),
+        wrapped,
+    ))
 }
 
 /// The number that stands where `pattern` has a layer's.

@@ -24,7 +24,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use checkpoint::{Checkpoint, TensorRange};
+use checkpoint::{Checkpoint, Other, TensorRange};
 use gpt2::Variant;
 use serde::{Deserialize, Serialize};
 
@@ -130,8 +130,12 @@ pub struct Named {
     pub ignored: Vec<String>,
     /// Those of them that can be read: masks, in every layout that is built in.
     pub masks: Vec<TensorRange>,
+    /// Those of them whose elements are of a type that weights cannot have: masks of booleans, mostly.
+    pub odd_masks: Vec<Other>,
     /// Tensors that the layout does not know: names and shapes.
     pub unexpected: Vec<(String, Vec<usize>)>,
+    /// Tensors that the layout does not know, and that cannot be read.
+    pub unreadable: Vec<Other>,
 }
 
 /// The tables of a GPT-2: the tokens' embeddings, and the output head's weights.
@@ -158,6 +162,13 @@ impl Named {
             (Some(_), None) => Tables::NoHead,
             _ => Tables::Two,
         }
+    }
+
+    /// What is there under the name of a tensor of the model, and is none that can be loaded.
+    pub fn other(&self, tensor: &str) -> Option<&Other> {
+        let written = self.name_in_file(tensor);
+        let mut others = self.checkpoint.others().iter();
+        others.find(|other| other.name == written)
     }
 
     /// What the file calls a tensor of the model, or would call it.

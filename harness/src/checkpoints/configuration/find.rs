@@ -44,7 +44,8 @@ pub fn find(
         .flat_map(|key| [Some(&**key), key.rsplit('.').next()]);
     let names = names.flatten().map(str::to_owned);
     sources.fields.extend(names);
-    if let Some(text) = metadata.get(METADATA_KEY) {
+    let is_left_out = ignored.iter().any(|name| name == FILE);
+    if let Some(text) = metadata.get(METADATA_KEY).filter(|_| !is_left_out) {
         sources.read(&format!("{path}: the configuration in its metadata"), text)?;
     }
     let is_pickle = matches!(checkpoint.format(), Format::Pth | Format::ShardedPth);
@@ -128,7 +129,10 @@ impl Sources<'_> {
             match std::fs::symlink_metadata(&file) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => bail!("{by}: cannot be read: {error}"),
-                Ok(_) => {}
+                Ok(_) => self.fields.insert(FILE.to_owned()),
+            };
+            if self.ignored.iter().any(|name| name == FILE) {
+                continue;
             }
             let about = std::fs::metadata(&file)
                 .map_err(|error| anyhow!("{by}: cannot be read: {error}"))?;
@@ -147,7 +151,9 @@ impl Sources<'_> {
 
     fn read(&mut self, by: &str, text: &str) -> anyhow::Result<()> {
         let value: Value = serde_json::from_str(text).map_err(|error| {
-            anyhow!("{by}: is no JSON: {error}: mend it, or give --size without it")
+            anyhow!(
+                "{by}: is no JSON: {error}: mend it, or leave it out with --ignore-config {FILE}"
+            )
         })?;
         let Some(object) = value.as_object() else {
             bail!("{by}: is no object of settings");

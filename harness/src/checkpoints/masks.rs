@@ -1,0 +1,124 @@
+//! What a state dict keeps beside its weights: the attention's masks. GPT-2 hides what comes later, and nothing else; a model that
+//! masks otherwise is another.
+
+use anyhow::ensure;
+use checkpoint::{Dtype, Other, TensorRange};
+use lab::Named;
+
+use super::cast;
+
+/// What stands for no attention at all, where it is a number: -1e4, which is -9984 in bf16.
+const LITTLE: f64 = -9984.0;
+/// How much of a mask is read at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// That what is ignored as a causal mask is one: another masks otherwise, and is a part of the model.
+pub fn check(opened: &Named) -> anyhow::Result<()> {
+    let path = opened.checkpoint.path().display();
+    for mask in &opened.masks {
+        ensure!(
+            is_causal(mask, &mask.shape, &mut |each| floats(mask, each))?,
+            "{path}: {}",
+            refusal(&mask.name, &mask.shape)
+        );
+    }
+    for mask in &opened.odd_masks {
+        let Some(bytes) = &mask.bytes else {
+            continue;
+        };
+        let shape = &bytes.shape[..bytes.shape.len() - 1];
+        ensure!(
+            is_causal(bytes, shape, &mut |each| odd(mask, bytes, each))?,
+            "{path}: {}",
+            refusal(&mask.name, shape)
+        );
+    }
+    Ok(())
+}
+
+fn refusal(name: &str, shape: &[usize]) -> String {
+    format!(
+        "`{name}` {shape:?} is no causal mask, as GPT-2 has there: the model masks otherwise, and is not computed here; \
+         --strict=false loads it without"
+    )
+}
+
+/// Hands out the elements of a mask, in order.
+type Elements<'a> = dyn FnMut(&mut dyn FnMut(f64)) -> anyhow::Result<()> + 'a;
+
+/// Whether a mask hides what comes later and nothing else. transformers marks what is seen (`bias`), with a number for what is not
+/// (`masked_bias`); the book marks what is hidden (`mask`).
+fn is_causal(
+    mask: &TensorRange,
+    shape: &[usize],
+    elements: &mut Elements<'_>,
+) -> anyhow::Result<bool> {
+    let context = match shape {
+        [] | [1] => None,
+        [.., rows, columns]
+            if rows == columns && shape.iter().product::<usize>() == rows * columns =>
+        {
+            Some(*rows)
+        }
+        _ => return Ok(false),
+    };
+    let marks_hidden = mask.name.ends_with("mask");
+    let (mut at, mut is_right) = (0, true);
+    elements(&mut |value| {
+        is_right &= match context {
+            None => value <= LITTLE,
+            Some(context) => {
+                let is_later = at % context > at / context;
+                (value != 0.0) == (is_later == marks_hidden)
+            }
+        };
+        at += 1;
+    })?;
+    Ok(is_right)
+}
+
+fn floats(mask: &TensorRange, each: &mut dyn FnMut(f64)) -> anyhow::Result<()> {
+    cast::read(mask, Dtype::F32, |piece| {
+        for bytes in piece.chunks_exact(4) {
+            let value = f32::from_le_bytes(bytes.try_into().expect("four bytes"));
+            each(f64::from(value));
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Elements of a type that weights cannot have. Of doubles the value; of others, whether it is zero.
+fn odd(mask: &Other, bytes: &TensorRange, each: &mut dyn FnMut(f64)) -> anyhow::Result<()> {
+    let width = bytes.shape[bytes.shape.len() - 1];
+    let is_double = mask.reason.is_double();
+    let mut read = |element: &[u8]| match <[u8; 8]>::try_from(element) {
+        Ok(double) if is_double => each(f64::from_le_bytes(double)),
+        _ => each(f64::from(u8::from(element.iter().any(|&byte| byte != 0)))),
+    };
+    for row in rows(bytes) {
+        row.read_in_pieces(PIECE_BYTES / width * width, |piece| {
+            piece.chunks_exact(width).for_each(&mut read);
+            Ok::<_, checkpoint::Error>(())
+        })?;
+    }
+    Ok(())
+}
+
+/// What can be read at once of bytes in three dimensions and more: all, where they lie in a row; row by row elsewhere.
+fn rows(bytes: &TensorRange) -> Vec<TensorRange> {
+    let [.., height, _, _] = bytes.shape[..] else {
+        return vec![bytes.clone()];
+    };
+    if bytes.is_contiguous() {
+        return vec![bytes.clone()];
+    }
+    let outer = bytes.shape.len() - 3;
+    let row = |number: usize| TensorRange {
+        shape: bytes.shape[outer + 1..].to_vec(),
+        strides: bytes.strides[outer + 1..].to_vec(),
+        offset: bytes.offset + (number * bytes.strides[outer]) as u64,
+        ..bytes.clone()
+    };
+    (0..height).map(row).collect()
+}
