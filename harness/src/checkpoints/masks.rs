@@ -38,8 +38,8 @@ pub fn check(opened: &Named) -> anyhow::Result<()> {
 
 fn refusal(name: &str, shape: &[usize]) -> String {
     format!(
-        "`{name}` {shape:?} is no causal mask, as GPT-2 has there: the model masks otherwise, and is not computed here; \
-         --strict=false loads it without"
+        "`{name}` {shape:?} is no causal mask, as GPT-2 has there: the model masks otherwise, and is not computed \
+         here"
     )
 }
 
