@@ -447,3 +447,21 @@ fn a_mask_that_hides_something_else_is_refused_by_its_name() {
     );
     assert!(went_well, "{said}");
 }
+
+#[test]
+fn an_adapter_beside_a_model_is_never_left_out_without_a_word() {
+    let place = Place::new();
+    let config = config_with("hf-tied-safetensors", &json!({}));
+    copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+    place.write("adapter_config.json", "{}");
+    for checkpoint in [".", "model.safetensors"] {
+        let (told, said, went_well) = generate(&place, checkpoint, &[]);
+        assert!(!went_well && told.is_empty(), "{checkpoint}: {said}");
+        for expected in ["adapter_config.json", "merge_and_unload"] {
+            assert!(said.contains(expected), "{checkpoint}: {said}");
+        }
+    }
+    std::fs::remove_file(place.path().join("adapter_config.json")).unwrap();
+    let (_, said, went_well) = generate(&place, ".", &[]);
+    assert!(went_well, "{said}");
+}

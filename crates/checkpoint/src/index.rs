@@ -387,7 +387,7 @@ impl TensorRange {
     }
 
     /// That its elements lie within the file, and can be read from there.
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let refused = |reason| Err(Error::invalid(&self.file, reason));
         let length = file::check(&self.file)?;
         let name = &self.name;

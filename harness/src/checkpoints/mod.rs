@@ -1,5 +1,6 @@
 //! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
 
+mod adapter;
 mod cast;
 pub mod configuration;
 pub mod derive;
@@ -281,6 +282,7 @@ impl Store {
         reading: &ReadingArgs,
         size: Option<Size>,
     ) -> anyhow::Result<Ready> {
+        adapter::refuse(file)?;
         let (checkpoint, ignored) = (&opened.checkpoint, &reading.ignored_config);
         let told = configuration::find(file, checkpoint, &opened.layout, ignored);
         let config = import::config_of(opened, size, told, ignored)?;
