@@ -65,6 +65,13 @@ impl Ready {
         }
     }
 
+    /// The user's file or folder, where it is of one.
+    pub fn imported(&self) -> Option<&Path> {
+        self.imported
+            .as_ref()
+            .map(|imported| imported.path.as_path())
+    }
+
     /// The user's file and how it is read, where that is what is read: by what `reads_any` state dict, in its own format.
     pub fn as_it_is(&self, format: Format, reads_any: bool) -> Option<(PathBuf, Reading)> {
         let imported = self.imported.as_ref();
@@ -283,6 +290,7 @@ impl Store {
         size: Option<Size>,
     ) -> anyhow::Result<Ready> {
         adapter::refuse(file)?;
+        import::refuse_quantised(opened)?;
         let (checkpoint, ignored) = (&opened.checkpoint, &reading.ignored_config);
         let told = configuration::find(file, checkpoint, &opened.layout, ignored);
         let config = import::config_of(opened, size, told, ignored)?;

@@ -1,5 +1,6 @@
 //! The search for a layout's tensors in a checkpoint.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use checkpoint::{Checkpoint, TensorRange, Unreadable};
@@ -16,6 +17,7 @@ pub(super) struct Match {
     pub(super) tensors: Vec<TensorRange>,
     sources: BTreeMap<String, String>,
     patterns: Vec<(String, String)>,
+    known: Vec<(String, String)>,
     places: BTreeMap<String, Place>,
     ignored: Vec<String>,
     masks: Vec<TensorRange>,
@@ -92,6 +94,7 @@ impl Match {
             variant: self.variant,
             sources,
             patterns: self.patterns,
+            known: self.known,
             places,
             ignored: self.ignored,
             masks: self.masks,
@@ -100,22 +103,50 @@ impl Match {
     }
 }
 
+/// How many prefixes are looked at in a checkpoint.
+const MAX_PREFIXES: usize = 16;
+/// How many modules a model may lie in.
+pub(super) const MAX_DEPTH: usize = 16;
+
+fn is_prefix(text: &str) -> bool {
+    text.ends_with('.') && text.matches('.').count() <= MAX_DEPTH
+}
+
 impl Layout {
-    /// What may stand before the names: what does before those of the tensors that are outside of layers.
+    /// The model's own names of tensors, each with every name that it may have in a file.
+    fn known(&self) -> Vec<(String, String)> {
+        let all = self.tensors.iter().flat_map(|(own, sources)| {
+            let written = sources.all().iter().map(Source::from);
+            written.map(|written| (own.clone(), written.to_owned()))
+        });
+        all.collect()
+    }
+
+    /// What may stand before the names: what does before those of the tensors that are outside of layers, where most of these
+    /// are. A file has few models, and may have any number of names.
     pub(super) fn prefixes(&self, checkpoint: &Checkpoint) -> BTreeSet<String> {
         let sources = self.tensors.values().flat_map(Sources::all);
-        let anchors: Vec<&str> = sources
+        let anchors: BTreeSet<&str> = sources
             .map(Source::from)
             .filter(|name| !name.contains(LAYER))
             .collect();
-        let names = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
-        let prefixes = names.flat_map(|name| {
-            let anchors = anchors.iter();
-            let before = anchors.filter_map(move |anchor| name.strip_suffix(anchor));
-            before.filter(|prefix| prefix.ends_with('.'))
-        });
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for tensor in checkpoint.tensors() {
+            let before = anchors
+                .iter()
+                .filter_map(|anchor| tensor.name.strip_suffix(anchor));
+            for prefix in before.filter(|prefix| is_prefix(prefix)) {
+                *counts.entry(prefix).or_default() += 1;
+            }
+        }
+        let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, count)| Reverse(*count));
+        let most = counts.into_iter().take(MAX_PREFIXES);
         let plain = std::iter::once("");
-        plain.chain(prefixes).map(str::to_owned).collect()
+        plain
+            .chain(most.map(|(prefix, _)| prefix))
+            .map(str::to_owned)
+            .collect()
     }
 
     pub(super) fn find(&self, checkpoint: &Checkpoint, prefix: &str) -> Match {
@@ -146,9 +177,10 @@ impl Layout {
             let numbers = patterns.iter().map(move |pattern| layer_of(pattern, &name));
             numbers.flatten().collect::<Vec<_>>()
         });
-        // A layer has a tensor of its own: more layers than tensors is a name that lies.
-        let layers = layers.filter(|layer| *layer < names.len()).max();
-        let layers = layers.map_or(0, |last| last + 1);
+        // A layer has a tensor of its own: more layers than tensors of layers is a name that lies.
+        let layers: Vec<usize> = layers.collect();
+        let last = layers.iter().filter(|layer| **layer < layers.len()).max();
+        let layers = last.map_or(0, |last| last + 1);
 
         let mut found = Match {
             layout: self.name.clone(),
@@ -159,6 +191,7 @@ impl Layout {
             tensors: Vec::new(),
             sources: BTreeMap::new(),
             patterns: Vec::new(),
+            known: self.known(),
             places: BTreeMap::new(),
             ignored: Vec::new(),
             masks: Vec::new(),

@@ -13,6 +13,7 @@ use gpt2::{Activation, Config, Epsilon};
 
 pub use beside::{check, heads};
 pub use find::{check_beside, find};
+pub use model_args::NANOGPTS_HEAD;
 pub use write::{FILE, METADATA_KEY, metadata, write};
 
 /// What somebody says of a model. What is not said is `None`.
