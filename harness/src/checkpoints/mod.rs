@@ -306,6 +306,11 @@ impl Store {
         let is_pickle = matches!(checkpoint.format(), Format::Pth | Format::ShardedPth);
         let holds_more = !checkpoint.metadata().is_empty();
         let path = std::path::absolute(opened.checkpoint.path())?;
+        let given = [Some(&path), reading.layout.as_ref(), Some(&self.root)];
+        given
+            .into_iter()
+            .flatten()
+            .try_for_each(|path| recordable(path))?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
         let folder = self.root.join(format!("{stem}-{}", &key[..8]));
@@ -378,6 +383,16 @@ impl Store {
         ready.identity = sidecar.identity();
         Ok(ready)
     }
+}
+
+/// That a path can stand in a record, which is text.
+fn recordable(path: &Path) -> anyhow::Result<()> {
+    ensure!(
+        path.to_str().is_some(),
+        "{}: is no UTF-8, and a path that is not cannot be recorded: give it another name, or a link to it",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Bytes free for this user on the disk that holds `path` or would hold it.

@@ -334,4 +334,32 @@ mod tests {
             assert_eq!(layer_of("h.{layer}.ln_1.weight", name), None, "{name}");
         }
     }
+
+    #[test]
+    fn a_name_that_lies_of_its_layer_and_thousands_of_prefixes_are_not_searched_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let write = |names: Vec<String>| {
+            let metas = names.into_iter().map(|name| checkpoint::TensorMeta {
+                name,
+                dtype: checkpoint::Dtype::F32,
+                shape: vec![1],
+            });
+            let metas: Vec<_> = metas.collect();
+            let format = checkpoint::Format::Safetensors;
+            checkpoint::write(&path, format, &metas, &mut |_, sink| sink(&[0; 4])).unwrap();
+            Checkpoint::open(&path).unwrap()
+        };
+        let layout = crate::Layouts::built_in().known.remove(2);
+        let mut names: Vec<String> = (0..3000).map(|at| format!("p{at}.wte.weight")).collect();
+        names.extend(["wte", "wpe", "ln_f"].map(|name| format!("model.{name}.weight")));
+        let prefixes = layout.prefixes(&write(names));
+        assert!(prefixes.contains("model.") && prefixes.contains(""));
+        assert_eq!(prefixes.len(), MAX_PREFIXES + 1);
+        let mut names: Vec<String> = (0..3000).map(|at| format!("junk.{at}")).collect();
+        names.extend(["wte.weight", "wpe.weight", "h.3000.ln_1.weight"].map(str::to_owned));
+        let found = layout.find(&write(names), "");
+        assert_eq!(found.tensors.len(), 2);
+        assert!(found.sources.len() < 10, "{} names", found.sources.len());
+    }
 }

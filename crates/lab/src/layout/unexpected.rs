@@ -122,3 +122,93 @@ fn starts(name: &str) -> impl Iterator<Item = usize> {
 fn is_named(pattern: &str, name: &str) -> bool {
     pattern == name || layer_of(pattern, name).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use checkpoint::{Dtype, Format, TensorMeta};
+
+    use super::*;
+    use crate::Layouts;
+
+    /// A file with these names, as it is found to be.
+    fn opened(names: &[&str]) -> Named {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let metas = names.iter().map(|name| TensorMeta {
+            name: (*name).to_owned(),
+            dtype: Dtype::F32,
+            shape: vec![2, 2],
+        });
+        let metas: Vec<TensorMeta> = metas.collect();
+        checkpoint::write(&path, Format::Safetensors, &metas, &mut |_, sink| {
+            sink(&[0; 16])
+        })
+        .unwrap();
+        Layouts::built_in().open(&path).unwrap()
+    }
+
+    const MODEL: [&str; 3] = [
+        "transformer.wte.weight",
+        "transformer.wpe.weight",
+        "transformer.h.0.ln_1.weight",
+    ];
+
+    #[test]
+    fn what_a_model_computes_with_is_told_from_what_it_may_not_depend_on() {
+        let second = |other: &str| {
+            Some(Essential::SecondModel {
+                taken: "transformer.".to_owned(),
+                other: other.to_owned(),
+            })
+        };
+        let part_of = |module: &str| {
+            let module = module.to_owned();
+            Some(Essential::PartOf { module })
+        };
+        for (name, expected) in [
+            ("ema.wte.weight", second("ema.")),
+            (
+                "ema.transformer.h.0.ln_1.weight",
+                second("ema.transformer."),
+            ),
+            ("ema.h.7.mlp.c_fc.bias", second("ema.")),
+            (
+                "transformer.h.0.attn.c_attn.lora_A.default.weight",
+                Some(Essential::Adapter),
+            ),
+            ("lm_head.bias", part_of("lm_head")),
+            ("lm_head.0.weight", part_of("lm_head")),
+            (
+                "transformer.h.0.attn.c_attn.scale",
+                part_of("h.0.attn.c_attn"),
+            ),
+            ("score.weight", None),
+            ("v_head.summary.weight", None),
+            ("step", None),
+        ] {
+            let found = opened(&[&MODEL[..], &[name]].concat());
+            assert_eq!(found.unexpected.len(), 1, "{name}: {:?}", found.unexpected);
+            assert_eq!(found.essential(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn two_models_in_one_file_are_told_by_what_stands_before_their_names() {
+        for prefix in ["ema.", "module.", "_orig_mod."] {
+            let other: Vec<String> = MODEL.iter().map(|name| format!("{prefix}{name}")).collect();
+            let other: Vec<&str> = other.iter().map(|name| &**name).collect();
+            let found = opened(&[&MODEL[..], &other].concat());
+            assert_eq!(found.unexpected.len(), 3, "{prefix}");
+            for (name, _) in &found.unexpected {
+                let essential = found.essential(name).unwrap();
+                assert!(
+                    essential.to_string().contains("`transformer.`")
+                        && essential
+                            .to_string()
+                            .contains(&format!("`{prefix}transformer.`")),
+                    "{name}: {essential}"
+                );
+            }
+        }
+    }
+}

@@ -73,6 +73,8 @@ impl Told {
             is_tied: both.of(self.is_tied, other.is_tied),
             defaults: a.iter().filter(|name| b.contains(name)).copied().collect(),
         };
+        // One word may say two things.
+        wrong.dedup();
         match wrong.is_empty() {
             true => Ok(told),
             false => Err(wrong.join("; ")),
@@ -117,6 +119,7 @@ impl Told {
         take(&mut variant.epsilon, self.epsilon);
         take(&mut variant.is_scaled, self.is_scaled);
         take(&mut variant.is_scaled_by_layer, self.is_scaled_by_layer);
+        wrong.dedup();
         match wrong.is_empty() {
             true => Ok(config.normal()),
             false => Err(format!("{}: {}", self.by, wrong.join("; "))),
