@@ -280,8 +280,8 @@ pub fn dtype_of(
     cast: Option<Dtype>,
 ) -> anyhow::Result<Dtype> {
     let written = |tensor: &TensorRange| match opened.sources.get(&tensor.name) {
-        Some(written) => written.clone(),
-        None => tensor.name.clone(),
+        Some(written) => quoted(written),
+        None => quoted(&tensor.name),
     };
     let first = tensors
         .first()
@@ -292,7 +292,7 @@ pub fn dtype_of(
         .find(|tensor| !Dtype::ALL.contains(&tensor.dtype));
     if let Some(unknown) = unknown {
         bail!(
-            "{}: `{}` is {}: f32, f16 or bf16 can be loaded",
+            "{}: {} is {}: f32, f16 or bf16 can be loaded",
             file.display(),
             written(unknown),
             unknown.dtype
@@ -303,7 +303,7 @@ pub fn dtype_of(
     }
     if let Some(other) = others.find(|tensor| tensor.dtype != first.dtype) {
         bail!(
-            "{}: mixes dtypes: `{}` is {}, `{}` is {}: with --cast f32 (or f16, bf16) all are cast to one",
+            "{}: mixes dtypes: {} is {}, {} is {}: with --cast f32 (or f16, bf16) all are cast to one",
             file.display(),
             written(first),
             first.dtype,

@@ -160,9 +160,10 @@ impl Layout {
             let mut names = prefixes.iter().map(|prefix| format!("{prefix}{name}"));
             names.find(|name| checkpoint.find(name).is_some())
         };
-        let others = checkpoint.others().iter().map(|other| &*other.name);
+        let others = checkpoint.others().iter();
+        let others: Vec<String> = others.map(|other| without_wrappers(&other.name)).collect();
         let tensors = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
-        let names: Vec<&str> = tensors.chain(others).collect();
+        let names: Vec<&str> = tensors.chain(others.iter().map(|name| &**name)).collect();
         let bare = |name: &str| -> String {
             let mut bare = prefixes
                 .iter()
@@ -198,10 +199,10 @@ impl Layout {
             unexpected: Vec::new(),
         };
         // What is there and cannot be read: nothing else stands in for it.
-        let others = checkpoint.others().iter();
-        let unreadable: HashSet<&str> = others
-            .filter(|other| !matches!(other.reason, Unreadable::Missing { .. }))
-            .map(|other| &*other.name)
+        let unreadable = checkpoint.others().iter().zip(&others);
+        let unreadable: HashSet<&str> = unreadable
+            .filter(|(other, _)| !matches!(other.reason, Unreadable::Missing { .. }))
+            .map(|(_, name)| &**name)
             .collect();
         let mut used = HashSet::new();
         for (name, sources) in &self.tensors {
@@ -264,11 +265,8 @@ impl Layout {
             }
         }
         // What is neither ignored nor a tensor is named where it is asked for.
-        let others = checkpoint.others().iter();
-        let ignored = others.filter(|other| is_ignored(&other.name));
-        found
-            .ignored
-            .extend(ignored.map(|other| other.name.clone()));
+        let ignored = others.into_iter().filter(|name| is_ignored(name));
+        found.ignored.extend(ignored);
         found
     }
 }
@@ -288,14 +286,16 @@ const WRAPPERS: [&str; 5] = [
 pub(super) fn unwrapped(
     checkpoint: Checkpoint,
 ) -> Result<(Checkpoint, HashMap<String, String>), Error> {
-    let bare = |name: &str| {
-        let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
-        parts.collect::<Vec<_>>().join(".")
-    };
     let mut wrapped = HashMap::new();
+    for other in checkpoint.others() {
+        let name = without_wrappers(&other.name);
+        if name != other.name {
+            wrapped.insert(name, other.name.clone());
+        }
+    }
     let mut tensors = checkpoint.tensors().to_vec();
     for tensor in &mut tensors {
-        let name = bare(&tensor.name);
+        let name = without_wrappers(&tensor.name);
         if name != tensor.name {
             wrapped.insert(name.clone(), std::mem::replace(&mut tensor.name, name));
         }
@@ -305,6 +305,11 @@ pub(super) fn unwrapped(
         return Ok((checkpoint, HashMap::new()));
     }
     Ok((checkpoint.with_tensors(tensors)?, wrapped))
+}
+
+fn without_wrappers(name: &str) -> String {
+    let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
+    parts.collect::<Vec<_>>().join(".")
 }
 
 /// The number that stands where `pattern` has a layer's.
@@ -359,7 +364,7 @@ mod tests {
         let mut names: Vec<String> = (0..3000).map(|at| format!("junk.{at}")).collect();
         names.extend(["wte.weight", "wpe.weight", "h.3000.ln_1.weight"].map(str::to_owned));
         let found = layout.find(&write(names), "");
-        assert_eq!(found.tensors.len(), 2);
+        assert_eq!(found.tensors.len(), 3);
         assert!(found.sources.len() < 10, "{} names", found.sources.len());
     }
 }

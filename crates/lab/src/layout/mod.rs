@@ -435,4 +435,44 @@ mod tests {
         );
         assert!(named.is_own() && named.unexpected.is_empty());
     }
+
+    /// A safetensors file of tensors of two elements, with these names and dtypes.
+    fn file(folder: &Path, tensors: &[(&str, &str)]) -> PathBuf {
+        let path = folder.join("model.safetensors");
+        let mut end = 0;
+        let entries = tensors.iter().map(|(name, dtype)| {
+            let start = end;
+            end += if *dtype == "F64" { 16 } else { 8 };
+            format!(r#""{name}":{{"dtype":"{dtype}","shape":[2],"data_offsets":[{start},{end}]}}"#)
+        });
+        let entries: Vec<String> = entries.collect();
+        let header = format!("{{{}}}", entries.join(","));
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + end, 0);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_table_that_is_there_and_cannot_be_read_is_named_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let alone = [("wte.weight", "F64"), ("wpe.weight", "F32")];
+        let opened = Layouts::built_in().open(&file(folder.path(), &alone));
+        let error = opened.unwrap_err().to_string();
+        assert!(
+            error.contains("`wte.weight` is F64") && !error.contains("wpe"),
+            "{error}"
+        );
+        let wrapped = [
+            ("module.wte.weight", "F64"),
+            ("module.wpe.weight", "F32"),
+            ("module.ln_f.weight", "F32"),
+        ];
+        let opened = Layouts::built_in().open(&file(folder.path(), &wrapped));
+        assert_eq!(
+            opened.unwrap().sources["tok_emb.weight"],
+            "module.wte.weight"
+        );
+    }
 }
