@@ -497,3 +497,72 @@ fn nearest(missing: &str, opened: &Named) -> String {
         None => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use checkpoint::{Format, TensorMeta};
+    use lab::Layouts;
+
+    use super::*;
+
+    /// A model of nanoGPT's with a head of its own, that says how many heads it has.
+    fn untied(folder: &Path) -> Named {
+        let metas = [
+            ("transformer.wte.weight", vec![5, 4]),
+            ("transformer.wpe.weight", vec![6, 4]),
+            ("transformer.h.0.attn.c_attn.weight", vec![12, 4]),
+            ("transformer.h.0.mlp.c_fc.weight", vec![16, 4]),
+            ("transformer.h.0.mlp.c_proj.weight", vec![4, 16]),
+            ("lm_head.weight", vec![5, 4]),
+        ]
+        .map(|(name, shape)| TensorMeta {
+            name: name.to_owned(),
+            dtype: Dtype::F32,
+            shape,
+        });
+        let path = folder.join("model.safetensors");
+        let about = BTreeMap::from([("model_args.n_head".to_owned(), "2".to_owned())]);
+        let mut fill =
+            |meta: &TensorMeta, sink: &mut dyn FnMut(&[u8]) -> Result<(), checkpoint::Error>| {
+                sink(&vec![meta.name.len() as u8; meta.bytes() as usize])
+            };
+        checkpoint::write_with_metadata(&path, Format::Safetensors, &metas, &about, &mut fill)
+            .unwrap();
+        let opened = Layouts::built_in().open(&path).unwrap();
+        assert_eq!(opened.layout, "nanogpt");
+        opened
+    }
+
+    #[test]
+    fn the_options_that_are_advised_for_a_head_of_its_own_are_options() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = untied(folder.path());
+        let said = |name| is_tied(&opened, Some((true, name)), "it").unwrap_err();
+        let error = said(configuration::NANOGPTS_HEAD).to_string();
+        let expected = "with --ignore-config model_args and --size v5-c6-e4-l1-h2-";
+        assert!(
+            error.contains(expected) && error.contains("-gelu"),
+            "{error}"
+        );
+        let error = said("tie_word_embeddings").to_string();
+        let expected = "with --ignore-config tie_word_embeddings they";
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn who_does_not_say_the_heads_is_told_with_the_size_to_give() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = untied(folder.path());
+        let told = Told {
+            by: "it".to_owned(),
+            ..Told::default()
+        };
+        let error = config_of(&opened, None, Ok(Some(told)), &[]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.starts_with("it: does not say how many heads")
+                && error.contains("--size v5-c6-e4-l1-h2"),
+            "{error}"
+        );
+    }
+}
