@@ -108,8 +108,8 @@ pub struct ReadingArgs {
     /// ema.model
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
-    /// Refuse a checkpoint that holds tensors which the model does not have; what is missing or of another shape is refused
-    /// always
+    /// Refuse a checkpoint that holds tensors which the model does not have; what is missing, of another shape or of a second model
+    /// is refused always
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub strict: bool,
     /// Take a field of the checkpoint's config.json (or model_args) for one that changes nothing that the model computes

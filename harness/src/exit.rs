@@ -68,7 +68,10 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
+            let message = message(&error);
+            // The names of files and of what is in them are anybody's: a terminal is to obey none.
+            let lines: Vec<String> = message.lines().map(checkpoint::escaped).collect();
+            eprintln!("error: {}", lines.join("\n"));
             ExitCode::from(error.downcast_ref::<Ended>().map_or(1, Ended::code))
         }
     }

@@ -1,9 +1,9 @@
 //! The checkpoints that the planned runs load: prepared ones, or the user's own.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use checkpoint::Format;
+use checkpoint::{Format, escaped};
 
 use crate::checkpoints::{Ready, Store};
 use crate::cli::RunOptions;
@@ -50,7 +50,7 @@ impl<'a> Supply<'a> {
             manifest.software_sizes = None;
             manifest.dtypes = vec![ready.dtype];
             if !ready.ignored.is_empty() {
-                let (count, first) = (ready.ignored.len(), &ready.ignored[0]);
+                let (count, first) = (ready.ignored.len(), escaped(&ready.ignored[0]));
                 eprintln!(
                     "{count} mask buffers of the checkpoint are no weights and are ignored ({first}, …)"
                 );
@@ -67,6 +67,11 @@ impl<'a> Supply<'a> {
             prepared_format: manifest.format,
             imported,
         })
+    }
+
+    /// The file or folder of the user's, where the runs load that.
+    pub fn imported(&self) -> Option<&Path> {
+        self.imported.as_ref().and_then(Ready::imported)
     }
 
     /// The checkpoint of a run.

@@ -602,3 +602,172 @@ fn nanogpts_weights_beside_a_configuration_that_names_no_activation_are_asked_fo
     let (_, said, went_well) = generate(&place, "checkpoint.pt", &without);
     assert!(went_well, "{said}");
 }
+
+#[test]
+fn an_adapter_beside_a_model_is_never_left_out_without_a_word() {
+    let place = Place::new();
+    let config = config_with("hf-tied-safetensors", &json!({}));
+    copy(&place, "hf-tied-safetensors", "model.safetensors", &config);
+    place.write("adapter_config.json", "{}");
+    for checkpoint in [".", "model.safetensors"] {
+        let (told, said, went_well) = generate(&place, checkpoint, &[]);
+        assert!(!went_well && told.is_empty(), "{checkpoint}: {said}");
+        for expected in ["adapter_config.json", "merge_and_unload"] {
+            assert!(said.contains(expected), "{checkpoint}: {said}");
+        }
+    }
+    std::fs::remove_file(place.path().join("adapter_config.json")).unwrap();
+    let (_, said, went_well) = generate(&place, ".", &[]);
+    assert!(went_well, "{said}");
+}
+
+/// The tied fixture with these tensors of two floats in it as well, and its configuration beside it.
+fn with_more(place: &Place, names: &[String]) {
+    let fixture = fixtures().join("hf-tied-safetensors/model.safetensors");
+    let source = checkpoint::Checkpoint::open(fixture).unwrap();
+    let meta = |name: &str, dtype, shape: &[usize]| checkpoint::TensorMeta {
+        name: name.to_owned(),
+        dtype,
+        shape: shape.to_owned(),
+    };
+    let own = source.tensors().iter();
+    let own = own.map(|tensor| meta(&tensor.name, tensor.dtype, &tensor.shape));
+    let more = names
+        .iter()
+        .map(|name| meta(name, checkpoint::Dtype::F32, &[2]));
+    let metas: Vec<_> = own.chain(more).collect();
+    checkpoint::write(
+        &place.path().join("model.safetensors"),
+        checkpoint::Format::Safetensors,
+        &metas,
+        &mut |meta, sink| match source.find(&meta.name) {
+            Some(tensor) => tensor.read_in_pieces(1 << 20, sink),
+            None => sink(&[0; 8]),
+        },
+    )
+    .unwrap();
+    let config = config_with("hf-tied-safetensors", &json!({}));
+    place.write("config.json", &config.to_string());
+}
+
+#[test]
+fn what_the_model_computes_with_is_refused_though_the_unexpected_may_pass() {
+    for (name, expected) in [
+        ("ema.transformer.wte.weight", "of a second model"),
+        ("ema.transformer.wte.weight", "`ema.transformer.`"),
+        ("module.h.1.ln_1.bias", "of a second model"),
+        (
+            "transformer.h.0.attn.c_attn.lora_A.default.weight",
+            "of an adapter",
+        ),
+        ("lm_head.bias", "a part of `lm_head`"),
+        ("lm_head.0.weight", "a part of `lm_head`"),
+    ] {
+        let place = Place::new();
+        with_more(&place, &[name.to_owned()]);
+        for strict in ["--strict=true", "--strict=false"] {
+            let (told, said, went_well) = generate(&place, "model.safetensors", &[strict]);
+            assert!(!went_well && told.is_empty(), "{name} {strict}: {said}");
+            assert!(
+                said.contains(&format!("`{name}` [2]")) && said.contains(expected),
+                "{name} {strict}: {said}"
+            );
+            assert!(!said.contains("--strict=false"), "{name}: {said}");
+        }
+    }
+    let place = Place::new();
+    with_more(&place, &["score.weight".to_owned()]);
+    let (_, said, went_well) = generate(&place, "model.safetensors", &[]);
+    let advice = "if nothing that the model computes depends on them: --strict=false";
+    assert!(!went_well && said.contains(advice), "{said}");
+    let (_, said, went_well) = generate(&place, "model.safetensors", &["--strict=false"]);
+    assert!(went_well, "{said}");
+}
+
+#[test]
+fn names_by_the_thousand_are_refused_at_once() {
+    let junk = |name: &dyn Fn(usize) -> String| (0..3000).map(name).collect::<Vec<_>>();
+    let mut layer = junk(&|at| format!("transformer.h.{at}.attn.c_attn.weighs"));
+    layer.push("transformer.h.3000.ln_1.weight".to_owned());
+    for names in [layer, junk(&|at| format!("p{at}.wte.weight"))] {
+        let place = Place::new();
+        with_more(&place, &names);
+        let (told, said, went_well) = generate(&place, "model.safetensors", &[]);
+        assert!(!went_well && told.is_empty(), "{said}");
+        assert!(
+            said.contains("and 2988 more") || said.contains("and 2989 more"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_model_that_is_too_small_to_be_compared_is_used_and_not_measured() {
+    for (size, tokens) in [("v4-c2-e4-l1-h1", "1,2"), ("v3-c4-e4-l1-h1", "1,2")] {
+        let place = Place::new();
+        let args = ["prepare", "--size", size, "--format", "safetensors"];
+        let output = place.run(&args);
+        let written = String::from_utf8(output.stdout).unwrap();
+        let written = written.trim();
+        let args = [
+            "generate",
+            "--checkpoint",
+            written,
+            "--size",
+            size,
+            "--tokens",
+            tokens,
+        ];
+        let output = place.run(&args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{size}: {said}");
+        place.manifest("repeats = 1");
+        for more in [["--checkpoint", written], ["--size", size]] {
+            let (said, code) = place.run_manifest(&more);
+            assert_eq!(code, 1, "{said}");
+            assert!(
+                said.contains("[1, 2, 3], which needs a context of 3 and a vocabulary of 4"),
+                "{said}"
+            );
+            assert!(!place.path().join("out").exists());
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_was_quantised_here_is_told_with_who_reads_it() {
+    let place = Place::new();
+    let size = "v61-c32-e16-l2-h2";
+    let args = ["prepare", "--size", size, "--format", "int8"];
+    let output = place.run(&args);
+    let written = String::from_utf8(output.stdout).unwrap();
+    let more = ["--size", size];
+    let (told, said, went_well) = generate(&place, written.trim(), &more);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(
+        said.contains("quantised") && said.contains("--experiment prequantized"),
+        "{said}"
+    );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_path_that_is_no_text_is_refused_with_the_path() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let folder = std::ffi::OsStr::from_bytes(b"mine\xff");
+    let folder = place.path().join(folder);
+    std::fs::create_dir(&folder).unwrap();
+    for file in ["model.safetensors", "config.json"] {
+        let from = fixtures().join("hf-tied-safetensors").join(file);
+        std::fs::copy(from, folder.join(file)).unwrap();
+    }
+    let mut command = place.command(&["generate", "--tokens", "1,2,3", "--checkpoint"]);
+    let output = command.arg(&folder).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("mine\u{fffd}") && said.contains("UTF-8"),
+        "{said}"
+    );
+}

@@ -84,9 +84,26 @@ impl Error {
     pub(crate) fn invalid(path: &Path, reason: impl Into<String>) -> Error {
         Error::Invalid {
             path: path.to_owned(),
-            reason: reason.into(),
+            reason: escaped(&reason.into()),
         }
     }
+}
+
+/// A name as messages show it.
+pub fn quoted(name: &str) -> String {
+    format!("`{}`", escaped(name))
+}
+
+/// Names in files may have newlines and a terminal's codes in them: shown as they are, they forge what is said, or hide it.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => escaped.extend(character.escape_default()),
+            false => escaped.push(character),
+        }
+    }
+    escaped
 }
 
 /// What a file of PyTorch's holds in which no state dict is found.
@@ -109,6 +126,11 @@ pub enum Holds {
     },
     /// A tensor without a name.
     Tensor,
+    /// Tensors in an object, a list or a tuple, without names of a state dict.
+    Unnamed {
+        /// What holds them: `an object of the class x.Y`.
+        container: String,
+    },
     /// No tensor at all.
     Nothing,
 }
@@ -129,8 +151,8 @@ impl fmt::Display for Holds {
                 let found: Vec<String> = found
                     .iter()
                     .map(|found| match found.tensors {
-                        1 => format!("`{}` (1 tensor)", found.key),
-                        tensors => format!("`{}` ({tensors} tensors)", found.key),
+                        1 => format!("{} (1 tensor)", quoted(&found.key)),
+                        tensors => format!("{} ({tensors} tensors)", quoted(&found.key)),
                     })
                     .collect();
                 write!(f, "tensors are under the key {}", found.join(", "))?;
@@ -142,11 +164,16 @@ impl fmt::Display for Holds {
             Holds::Module { key, class } => {
                 match &**key {
                     "" => write!(f, "it is a whole pickled module, of the class {class}")?,
-                    key => write!(f, "`{key}` is a whole pickled module, of the class {class}")?,
+                    key => write!(f, "{} is a whole pickled module, of the class {class}", quoted(key))?,
                 }
                 f.write_str(", which nothing but its Python code can make: save its weights, with torch.save(model.state_dict(), path)")
             }
             Holds::Tensor => f.write_str("it holds one tensor, which has no name: save {\"name\": tensor}"),
+            Holds::Unnamed { container } => write!(
+                f,
+                "it holds {container}, whose tensors have no names of a state dict: save the weights by their names, with \
+                 torch.save(model.state_dict(), path)"
+            ),
             Holds::Nothing => f.write_str("it holds no tensors at all: save the weights, with torch.save(model.state_dict(), path)"),
         }
     }
@@ -162,7 +189,10 @@ fn absent(asked: Option<&str>) -> String {
 fn unreadable(entries: usize, first: &Other) -> String {
     let Other { name, reason, .. } = first;
     match entries - 1 {
-        0 => format!("`{name}` {reason}"),
-        more => format!("`{name}` {reason} (and none of the other {more} can be read)"),
+        0 => format!("{} {reason}", quoted(name)),
+        more => format!(
+            "{} {reason} (and none of the other {more} can be read)",
+            quoted(name)
+        ),
     }
 }

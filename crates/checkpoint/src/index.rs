@@ -246,8 +246,13 @@ fn whole_in(path: &Path) -> PathBuf {
 fn by_name(path: &Path, tensors: &[TensorRange]) -> Result<HashMap<String, usize>, Error> {
     let mut by_name = HashMap::with_capacity(tensors.len());
     for (position, tensor) in tensors.iter().enumerate() {
-        if by_name.insert(tensor.name.clone(), position).is_some() {
-            let reason = format!("holds tensor `{}` twice", tensor.name);
+        if let Some(first) = by_name.insert(tensor.name.clone(), position) {
+            let (one, other) = (&tensors[first].file, &tensor.file);
+            let place = match one == other {
+                true => String::new(),
+                false => format!(", in {} and in {}", one.display(), other.display()),
+            };
+            let reason = format!("holds tensor `{}` twice{place}", tensor.name);
             return Err(Error::invalid(path, reason));
         }
     }
@@ -392,7 +397,7 @@ impl TensorRange {
     }
 
     /// That its elements lie within the file, and can be read from there.
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         let refused = |reason| Err(Error::invalid(&self.file, reason));
         let length = file::check(&self.file)?;
         let name = &self.name;

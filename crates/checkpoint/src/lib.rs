@@ -41,9 +41,9 @@ mod write;
 
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
-pub use error::{Error, Holds, StateDictAt};
+pub use error::{Error, Holds, StateDictAt, escaped, quoted};
 pub use file::Special;
-pub use foreign::Foreign;
+pub use foreign::{Foreign, is_of_adapter};
 pub use format::{Format, Other, Shard, Unreadable};
 pub use index::{Checkpoint, TensorRange};
 pub use map::{Mapped, PrivateMap};

@@ -154,6 +154,39 @@ fn pickle_of(storage: &str, offset: u64, shape: &[u64], strides: &[u64]) -> Vec<
 }
 
 #[test]
+fn tensors_in_an_object_or_a_list_are_told_with_what_holds_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let pickle = pickle_of("FloatStorage", 0, &[4], &[1]);
+    // The dictionary alone, without the protocol before it and the full stop behind it.
+    let dictionary = &pickle[2..pickle.len() - 1];
+    let object = |class: &str| {
+        let class = format!("c{class}\n");
+        [class.as_bytes(), b")\x81", dictionary, b"b"].concat()
+    };
+    let under_a_key = [&b"}X\x03\0\0\0net"[..], &object("my\nNet"), b"s"].concat();
+    // A tensor, out of the dictionary: behind the key that is opened with it, and before what sets it.
+    let tensor = &dictionary[8..dictionary.len() - 1];
+    let pair = [b"(X\x01\0\0\0a", tensor, b"t"].concat();
+    for (what, expected) in [
+        (
+            object("types\nSimpleNamespace"),
+            "an object of the class types.SimpleNamespace",
+        ),
+        (under_a_key, "an object of the class my.Net"),
+        ([b"](", tensor, b"e"].concat(), "a list"),
+        ([b"](", &pair[..], b"e"].concat(), "a list"),
+        ([b"(", tensor, b"t"].concat(), "a tuple"),
+    ] {
+        let pickle = [b"\x80\x02", &what[..], b"."].concat();
+        let error = refused(&pth(folder.path(), &pickle, 64, false)).unwrap_err();
+        assert!(
+            error.contains(expected) && error.contains("model.state_dict()"),
+            "{error}\nshould contain {expected}"
+        );
+    }
+}
+
+#[test]
 fn tensors_that_reach_out_of_their_storage_are_refused_whatever_their_shape_and_strides() {
     let folder = tempfile::tempdir().unwrap();
     let open = |offset, shape: &[u64], strides: &[u64]| {

@@ -283,3 +283,25 @@ fn pipes_sockets_and_devices_are_refused_at_once() {
     std::fs::create_dir(inner.path().join("a.safetensors")).unwrap();
     assert_eq!(special(inner.path()).1, Special::Folder);
 }
+
+#[test]
+fn names_in_a_file_cannot_write_to_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let header = r#"{"a\u001b[2J\nerror: b":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.extend([0; 8]);
+    std::fs::write(&path, file).unwrap();
+    let error = Checkpoint::open(&path).unwrap_err().to_string();
+    assert!(!error.contains(char::is_control), "{error}");
+    assert!(error.contains(r"`a\u{1b}[2J\nerror: b`"), "{error}");
+    // One that is asked for.
+    save(&path, &one("a"));
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let error = checkpoint
+        .tensor("\u{1b}[2J", &[2])
+        .unwrap_err()
+        .to_string();
+    assert!(!error.contains(char::is_control), "{error}");
+}

@@ -49,6 +49,61 @@ fn what_an_index_says_beside_its_files_is_not_read() {
     }
 }
 
+/// Writes a part with these tensors, each of two floats of these bytes.
+fn part(path: &Path, tensors: &[(&str, u8)]) {
+    let metas: Vec<TensorMeta> = tensors
+        .iter()
+        .map(|(name, _)| TensorMeta {
+            name: (*name).to_owned(),
+            dtype: Dtype::F32,
+            shape: vec![2],
+        })
+        .collect();
+    write(path, Format::Safetensors, &metas, &mut |meta, sink| {
+        let (_, byte) = tensors.iter().find(|(name, _)| *name == meta.name).unwrap();
+        sink(&[*byte; 8])
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_tensor_in_two_parts_is_refused_with_both_unless_they_are_equal() {
+    // Listed in the first of them, in the second, and in none.
+    for map in [
+        WEIGHT_MAP.to_owned(),
+        format!(r#"{{"a":"{SECOND}","b":"{SECOND}","c":"{FIRST}"}}"#),
+        format!(r#"{{"b":"{SECOND}","c":"{FIRST}"}}"#),
+    ] {
+        for (copy, is_equal) in [(1, true), (2, false)] {
+            let folder = tempfile::tempdir().unwrap();
+            shards(folder.path(), &format!(r#"{{"weight_map":{map}}}"#));
+            part(&folder.path().join(FIRST), &[("a", 1), ("c", 3)]);
+            part(&folder.path().join(SECOND), &[("a", copy), ("b", 1)]);
+            let opened = Checkpoint::open(folder.path());
+            assert_eq!(opened.is_ok(), is_equal, "{map}");
+            match opened {
+                Ok(opened) => assert_eq!(opened.tensors().len(), 3, "{map}"),
+                Err(error) => {
+                    let error = error.to_string();
+                    for expected in ["`a`", FIRST, SECOND] {
+                        assert!(error.contains(expected), "{map}: {error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tensor_that_lies_in_another_part_than_the_index_says_is_the_models_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = format!(r#"{{"a":"{SECOND}","b":"{FIRST}"}}"#);
+    shards(folder.path(), &format!(r#"{{"weight_map":{map}}}"#));
+    let opened = Checkpoint::open(folder.path()).unwrap();
+    assert!(opened.find("a").is_some() && opened.find("b").is_some());
+    assert!(opened.others().is_empty());
+}
+
 #[test]
 fn a_tensor_that_is_listed_and_absent_is_missing_for_whoever_asks_for_it() {
     let folder = tempfile::tempdir().unwrap();

@@ -53,13 +53,14 @@ pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
 };
-pub use layout::{Blocks, FileTensor, Layouts, Named, Reading, Tables, write_tensors};
+pub use layout::{Blocks, Essential, FileTensor, Layouts, Named, Reading, Tables, write_tensors};
 pub use measures::Measures;
 pub use meter::{Phase, Quantity, Sample, Spoiling};
 pub use outcome::{Compared, Logits, Outcome, Status, VerifiedBy};
 pub use platform::{Filling, Host, Platform};
 pub use reference::{
-    REFERENCE_TOKENS, check_logits, logits_error, logits_tolerance, read_logits, write_logits,
+    REFERENCE_TOKENS, check_comparable, check_logits, logits_error, logits_tolerance, read_logits,
+    write_logits,
 };
 pub use run::{Run, read_model};
 pub use tuning::{Tunable, Tuned, Tuning};

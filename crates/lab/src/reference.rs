@@ -68,18 +68,38 @@ pub fn check_logits(error: f64, tolerance: f64) -> Result<(), Error> {
     }
 }
 
+/// That a model of these dimensions can compute [`REFERENCE_TOKENS`].
+///
+/// # Errors
+///
+/// If its context is too short for them, or its vocabulary lacks one.
+pub fn check_comparable(config: &Config) -> Result<(), Error> {
+    let context = REFERENCE_TOKENS.len();
+    let vocabulary = REFERENCE_TOKENS.map(|token| token as usize + 1);
+    let vocabulary = vocabulary.into_iter().max().unwrap_or_default();
+    match config.context >= context && config.vocabulary >= vocabulary {
+        true => Ok(()),
+        false => Err(Error::Setup(format!(
+            "the model has a context of {} and a vocabulary of {}, and the comparison runs a forward on {REFERENCE_TOKENS:?}, which \
+             needs a context of {context} and a vocabulary of {vocabulary}",
+            config.context, config.vocabulary
+        ))),
+    }
+}
+
 /// Computes the logits of a checkpoint for [`REFERENCE_TOKENS`] in f32 on the host, whatever the dtype
 /// stored, and writes them to a safetensors file with one tensor, `logits` `[1, 3, vocabulary]`.
 ///
 /// # Errors
 ///
-/// If the checkpoint cannot be read, is no GPT-2 of these dimensions, or the file cannot be written.
+/// If the checkpoint cannot be read, is no GPT-2 of these dimensions, is too small to be compared, or the file cannot be written.
 pub fn write_logits(
     checkpoint: &Path,
     layouts: &Layouts,
     config: &Config,
     to: &Path,
 ) -> Result<(), Error> {
+    check_comparable(config)?;
     let checkpoint = layouts.open(checkpoint)?.checkpoint;
     let device = Default::default();
     let mut model = Gpt2::<Host>::lazy(config, u64::MAX, &device);

@@ -1,13 +1,13 @@
 //! Reads off a user's checkpoint what model it is of, and says what is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use checkpoint::{Dtype, TensorRange, Unreadable};
+use checkpoint::{Dtype, TensorRange, Unreadable, quoted};
 use gpt2::{Activation, Config, Size, Variant};
-use lab::{Named, Tables};
+use lab::{Essential, Named, Tables};
 
 use super::configuration::{self, Said, Told};
 
@@ -30,11 +30,16 @@ pub fn config_of(
                 config.variant.is_tied = is_tied(opened, told.is_tied, &told.by)?;
                 Ok(config)
             }
-            Some(told) => bail!(
-                "{}: does not say how many heads the model has: {}",
-                told.by,
-                heads_offered(shown, configuration::heads(metadata))
-            ),
+            Some(told) => {
+                check_activation(opened, &told, ignored)?;
+                let mut config = told.complete(shown).map_err(anyhow::Error::msg)?;
+                config.variant.is_tied = is_tied(opened, told.is_tied, &told.by)?;
+                bail!(
+                    "{}: does not say how many heads the model has: {}",
+                    told.by,
+                    size_to_give(config, configuration::heads(metadata))
+                )
+            }
             None => bail!(
                 "{path}: {}",
                 heads_wanted(shown, configuration::heads(metadata))
@@ -175,11 +180,11 @@ fn check_activation(opened: &Named, told: &Told, ignored: &[String]) -> anyhow::
     Ok(())
 }
 
-/// A size with heads to choose from, and what the model may be beside GPT-2.
-fn heads_offered(shown: Config, beside: Option<(&str, usize)>) -> String {
+/// The size that a person may give where nothing tells the heads: `beside` the weights somebody may have left a word.
+fn size_to_give(shown: Config, beside: Option<(&str, usize)>) -> String {
     const PUBLISHED: usize = 64;
     let of_heads = |heads| Size::of(Config { heads, ..shown });
-    let example = match (beside, shown.embedding.is_multiple_of(PUBLISHED)) {
+    match (beside, shown.embedding.is_multiple_of(PUBLISHED)) {
         (Some((name, heads)), _) => format!(
             "its `{name}` is {heads}: if that is of this model, give --size {}",
             of_heads(heads)
@@ -189,22 +194,22 @@ fn heads_offered(shown: Config, beside: Option<(&str, usize)>) -> String {
             of_heads(shown.embedding / PUBLISHED)
         ),
         (None, false) => format!("give --size {} with the right -h", of_heads(1)),
-    };
-    match shown.variant.activation == Activation::default() {
+    }
+}
+
+/// What is said where nothing tells the heads.
+fn heads_wanted(shown: Config, beside: Option<(&str, usize)>) -> String {
+    let example = size_to_give(shown, beside);
+    let example = match shown.variant.activation == Activation::default() {
         true => example,
         false => format!(
             "{example} (-{} is what nanoGPT computes; minGPT has the same names, and so has build-nanogpt, whose `config` is a \
              GPTConfig: for them, leave that out and add --ignore-config activation)",
             shown.variant.activation.word()
         ),
-    }
-}
-
-/// What is said where nothing tells the heads: `beside` the weights somebody may have left a word.
-fn heads_wanted(shown: Config, beside: Option<(&str, usize)>) -> String {
-    let offered = heads_offered(shown, beside);
+    };
     format!(
-        "nothing tells how many heads the model has, neither its metadata nor a config.json beside it or one folder up: {offered}; \
+        "nothing tells how many heads the model has, neither its metadata nor a config.json beside it or one folder up: {example}; \
          where it differs from GPT-2 otherwise, in its activation, its layer norms or its attention, --size must say that, too"
     )
 }
@@ -251,12 +256,26 @@ fn is_tied(opened: &Named, said: Said<bool>, by: &str) -> anyhow::Result<bool> {
             );
             ensure!(
                 is_equal,
-                "{by}: `{name}` is true, and the checkpoint's `{tokens}` and `{head}` differ: with --ignore-config {name} they are \
-                 taken as they are"
+                "{by}: `{name}` is true, and the checkpoint's `{tokens}` and `{head}` differ: with {} they are taken as they are",
+                as_they_are(opened, name)
             );
             Ok(true)
         }
     }
+}
+
+/// The options with which two tables are taken as they are, where `name` says that they are one.
+fn as_they_are(opened: &Named, name: &str) -> String {
+    if name != configuration::NANOGPTS_HEAD {
+        return format!("--ignore-config {name}");
+    }
+    let heads = configuration::heads(opened.checkpoint.metadata());
+    let size = shown(opened).ok().zip(heads).map(|(shown, (_, heads))| {
+        let size = Size::of(Config { heads, ..shown });
+        size.to_string()
+    });
+    let size = size.unwrap_or_else(|| "…".to_owned());
+    format!("--ignore-config model_args and --size {size}")
 }
 
 /// The model's tensors, in the order of the file.
@@ -279,8 +298,8 @@ pub fn dtype_of(
     cast: Option<Dtype>,
 ) -> anyhow::Result<Dtype> {
     let written = |tensor: &TensorRange| match opened.sources.get(&tensor.name) {
-        Some(written) => written.clone(),
-        None => tensor.name.clone(),
+        Some(written) => quoted(written),
+        None => quoted(&tensor.name),
     };
     let first = tensors
         .first()
@@ -291,7 +310,7 @@ pub fn dtype_of(
         .find(|tensor| !Dtype::ALL.contains(&tensor.dtype));
     if let Some(unknown) = unknown {
         bail!(
-            "{}: `{}` is {}: f32, f16 or bf16 can be loaded",
+            "{}: {} is {}: f32, f16 or bf16 can be loaded",
             file.display(),
             written(unknown),
             unknown.dtype
@@ -302,7 +321,7 @@ pub fn dtype_of(
     }
     if let Some(other) = others.find(|tensor| tensor.dtype != first.dtype) {
         bail!(
-            "{}: mixes dtypes: `{}` is {}, `{}` is {}: with --cast f32 (or f16, bf16) all are cast to one",
+            "{}: mixes dtypes: {} is {}, {} is {}: with --cast f32 (or f16, bf16) all are cast to one",
             file.display(),
             written(first),
             first.dtype,
@@ -313,57 +332,66 @@ pub fn dtype_of(
     Ok(first.dtype)
 }
 
+/// That it is no checkpoint that was quantised here: it is made of a whole one, by whoever reads it.
+pub fn refuse_quantised(opened: &Named) -> anyhow::Result<()> {
+    let mut tensors = opened.checkpoint.tensors().iter();
+    let is_quantised = tensors.any(|tensor| {
+        let written = opened.name_in_file(&tensor.name);
+        let scales = lab::quantise::scales_name(&written);
+        tensor.dtype == Dtype::I8 && opened.unexpected.iter().any(|(name, _)| *name == scales)
+    });
+    ensure!(
+        !is_quantised,
+        "{}: is a quantised checkpoint of this program's (i8, with `.scales`), which the experiment prequantized alone reads: give \
+         the checkpoint that it was made of, with --experiment prequantized, and it is made and read",
+        opened.checkpoint.path().display()
+    );
+    Ok(())
+}
+
+/// How many tensors of a kind a message names.
+const SHOWN: usize = 12;
+
 /// Missing, unexpected and mis-shaped tensors, all in one message, under the names that the file has or should have for
-/// them. What is unexpected is let pass where this is not `strict`.
+/// them. What is unexpected is let pass where this is not `strict`, unless the model computes with it.
 pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()> {
-    const SHOWN: usize = 12;
-    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
-    for spec in config.tensors() {
-        let written = &opened.name_in_file(&spec.name);
-        let part = match *written == spec.name {
-            true => String::new(),
-            false => format!(" (the model's {})", spec.name),
-        };
-        match opened.checkpoint.find(&spec.name) {
-            Some(found) if found.shape == spec.shape => {}
-            Some(found) => misshapen.push(format!(
-                "`{written}`{part} is {:?}, not {:?}",
-                found.shape, spec.shape
-            )),
-            None => {
-                let why = match opened.other(&spec.name) {
-                    Some(other) => format!(" (what is there {})", other.reason),
-                    None => nearest(written, opened),
-                };
-                missing.push(format!("`{written}` {:?}{part}{why}", spec.shape));
-            }
+    let (missing, misshapen) = absent_or_misshapen(opened, config);
+    let only_unexpected = missing.is_empty() && misshapen.is_empty();
+    let mut essential = None;
+    let mut unexpected = Vec::new();
+    let readable = opened.unexpected.iter();
+    let readable = readable.map(|(name, shape)| (name, format!("{} {shape:?}", quoted(name))));
+    let unreadable = opened.unreadable.iter().map(|other| {
+        let described = format!("{}, which {}", quoted(&other.name), other.reason);
+        (&other.name, described)
+    });
+    for (name, described) in readable.chain(unreadable) {
+        // One is enough to refuse the checkpoint.
+        let is_first = essential.is_none();
+        let reason = is_first.then(|| opened.essential(name)).flatten();
+        if strict || (only_unexpected && reason.is_some()) {
+            unexpected.push(described);
         }
+        essential = essential.or(reason.map(|reason| (name, reason)));
     }
-    let unexpected = opened.unexpected.iter();
-    let unexpected = unexpected.map(|(name, shape)| format!("`{name}` {shape:?}"));
-    let unreadable = opened.unreadable.iter();
-    let unreadable = unreadable.map(|other| format!("`{}`, which {}", other.name, other.reason));
-    let unexpected = unexpected.chain(unreadable).filter(|_| strict).collect();
-    let lists: [(&str, Vec<String>); 3] = [
+    let mut message = String::new();
+    for (what, list) in [
         ("missing", missing),
         ("of another shape", misshapen),
         ("unexpected", unexpected),
-    ];
-    let mut message = String::new();
-    for (what, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
-        let _ = write!(
-            message,
-            "\n  {what}: {}",
-            list[..list.len().min(SHOWN)].join(", ")
-        );
-        if list.len() > SHOWN {
-            let _ = write!(message, ", and {} more", list.len() - SHOWN);
+    ] {
+        if !list.is_empty() {
+            let _ = write!(message, "\n  {what}: {}", some_of(&list));
         }
     }
-    let only_unexpected = lists[0].1.is_empty() && lists[1].1.is_empty();
-    let advice = match only_unexpected {
-        true => "\n  --strict=false skips what is unexpected",
-        false => "",
+    let advice = match essential {
+        Some((name, reason)) if only_unexpected || reason == Essential::Adapter => {
+            format!("\n  {} {reason}", quoted(name))
+        }
+        None if only_unexpected => {
+            "\n  if nothing that the model computes depends on them: --strict=false".to_owned()
+        }
+        _ => String::new(),
     };
     ensure!(
         message.is_empty(),
@@ -375,14 +403,142 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
     Ok(())
 }
 
+/// The first of a list, and how many more there are.
+fn some_of(list: &[String]) -> String {
+    let first = list[..list.len().min(SHOWN)].join(", ");
+    match list.len().saturating_sub(SHOWN) {
+        0 => first,
+        more => format!("{first}, and {more} more"),
+    }
+}
+
+/// What is missing of the model, and what has another shape; a tensor of the file that holds several of the model's once.
+fn absent_or_misshapen(opened: &Named, config: &Config) -> (Vec<String>, Vec<String>) {
+    let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+    let mut seen = HashSet::new();
+    for spec in config.tensors() {
+        let written = opened.name_in_file(&spec.name);
+        let found = opened.checkpoint.find(&spec.name);
+        if found.is_some_and(|found| found.shape == spec.shape) {
+            continue;
+        }
+        let is_new = seen.insert(written.clone());
+        let part = match *written == spec.name {
+            true => String::new(),
+            false => format!(" (the model's {})", spec.name),
+        };
+        let written = &written;
+        match found {
+            Some(found) if is_new => misshapen.push(format!(
+                "{}{part} is {:?}, not {:?}",
+                quoted(written),
+                found.shape,
+                spec.shape
+            )),
+            None if is_new => {
+                // What is not shown needs no explanation, which is dear where there are many names.
+                let why = match missing.len() < SHOWN {
+                    true => absence(written, opened),
+                    false => String::new(),
+                };
+                missing.push(format!("{} {:?}{part}{why}", quoted(written), spec.shape));
+            }
+            _ => {}
+        }
+    }
+    (missing, misshapen)
+}
+
+/// Why a tensor that the model needs is not there, or what is there instead.
+fn absence(written: &str, opened: &Named) -> String {
+    let mut others = opened.checkpoint.others().iter();
+    match others.find(|other| other.name == written) {
+        Some(other) => format!(" (what is there {})", other.reason),
+        None => nearest(written, opened),
+    }
+}
+
 /// The unexpected tensor that is named most like a missing one.
 fn nearest(missing: &str, opened: &Named) -> String {
     const ALIKE: f64 = 0.75;
-    let likeness = |name: &str| strsim::normalized_levenshtein(missing, name);
-    let unexpected = opened.unexpected.iter();
-    let best = unexpected.max_by(|(a, _), (b, _)| likeness(a).total_cmp(&likeness(b)));
-    match best.filter(|(name, _)| likeness(name) >= ALIKE) {
-        Some((name, shape)) => format!(" (there is `{name}` {shape:?})"),
+    let is_near = |name: &str| {
+        let (short, long) = (name.len().min(missing.len()), name.len().max(missing.len()));
+        short as f64 >= ALIKE * long as f64
+    };
+    let near = opened.unexpected.iter().filter(|(name, _)| is_near(name));
+    let rated = near.map(|near| (strsim::normalized_levenshtein(missing, &near.0), near));
+    let best = rated.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match best.filter(|(likeness, _)| *likeness >= ALIKE) {
+        Some((_, (name, shape))) => format!(" (there is {} {shape:?})", quoted(name)),
         None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint::{Format, TensorMeta};
+    use lab::Layouts;
+
+    use super::*;
+
+    /// A model of nanoGPT's with a head of its own, that says how many heads it has.
+    fn untied(folder: &Path) -> Named {
+        let metas = [
+            ("transformer.wte.weight", vec![5, 4]),
+            ("transformer.wpe.weight", vec![6, 4]),
+            ("transformer.h.0.attn.c_attn.weight", vec![12, 4]),
+            ("transformer.h.0.mlp.c_fc.weight", vec![16, 4]),
+            ("transformer.h.0.mlp.c_proj.weight", vec![4, 16]),
+            ("lm_head.weight", vec![5, 4]),
+        ]
+        .map(|(name, shape)| TensorMeta {
+            name: name.to_owned(),
+            dtype: Dtype::F32,
+            shape,
+        });
+        let path = folder.join("model.safetensors");
+        let about = BTreeMap::from([("model_args.n_head".to_owned(), "2".to_owned())]);
+        let mut fill =
+            |meta: &TensorMeta, sink: &mut dyn FnMut(&[u8]) -> Result<(), checkpoint::Error>| {
+                sink(&vec![meta.name.len() as u8; meta.bytes() as usize])
+            };
+        checkpoint::write_with_metadata(&path, Format::Safetensors, &metas, &about, &mut fill)
+            .unwrap();
+        let opened = Layouts::built_in().open(&path).unwrap();
+        assert_eq!(opened.layout, "nanogpt");
+        opened
+    }
+
+    #[test]
+    fn the_options_that_are_advised_for_a_head_of_its_own_are_options() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = untied(folder.path());
+        let said = |name| is_tied(&opened, Some((true, name)), "it").unwrap_err();
+        let error = said(configuration::NANOGPTS_HEAD).to_string();
+        let expected = "with --ignore-config model_args and --size v5-c6-e4-l1-h2-";
+        assert!(
+            error.contains(expected) && error.contains("-gelu"),
+            "{error}"
+        );
+        let error = said("tie_word_embeddings").to_string();
+        let expected = "with --ignore-config tie_word_embeddings they";
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn who_does_not_say_the_heads_is_told_with_the_size_to_give() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = untied(folder.path());
+        let told = Told {
+            by: "it".to_owned(),
+            ..Told::default()
+        };
+        let error = config_of(&opened, None, Ok(Some(told)), &[]).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.starts_with("it: does not say how many heads")
+                && error.contains("--size v5-c6-e4-l1-h2"),
+            "{error}"
+        );
     }
 }

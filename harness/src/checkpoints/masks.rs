@@ -2,7 +2,7 @@
 //! masks otherwise is another.
 
 use anyhow::ensure;
-use checkpoint::{Dtype, Other, TensorRange};
+use checkpoint::{Dtype, Other, TensorRange, quoted};
 use lab::Named;
 
 use super::cast;
@@ -38,8 +38,8 @@ pub fn check(opened: &Named) -> anyhow::Result<()> {
 
 fn refusal(name: &str, shape: &[usize]) -> String {
     format!(
-        "`{name}` {shape:?} is no causal mask, as GPT-2 has there: the model masks otherwise, and is not computed \
-         here"
+        "{} {shape:?} is no causal mask, as GPT-2 has there: the model masks otherwise, and is not computed here",
+        quoted(name)
     )
 }
 

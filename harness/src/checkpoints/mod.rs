@@ -1,5 +1,6 @@
 //! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
 
+mod adapter;
 mod cast;
 pub mod configuration;
 pub mod derive;
@@ -63,6 +64,13 @@ impl Ready {
             Some(imported) if imported.is_own && imported.format == format => imported.path.clone(),
             _ => self.folder.join(format.file_name()),
         }
+    }
+
+    /// The user's file or folder, where it is of one.
+    pub fn imported(&self) -> Option<&Path> {
+        self.imported
+            .as_ref()
+            .map(|imported| imported.path.as_path())
     }
 
     /// The user's file and how it is read, where that is what is read: by what `reads_any` state dict, in its own format.
@@ -282,6 +290,8 @@ impl Store {
         reading: &ReadingArgs,
         size: Option<Size>,
     ) -> anyhow::Result<Ready> {
+        adapter::refuse(file)?;
+        import::refuse_quantised(opened)?;
         let (checkpoint, ignored) = (&opened.checkpoint, &reading.ignored_config);
         let told = configuration::find(file, checkpoint, &opened.layout, ignored);
         let config = import::config_of(opened, size, told, ignored)?;
@@ -299,6 +309,11 @@ impl Store {
         let is_pickle = matches!(checkpoint.format(), Format::Pth | Format::ShardedPth);
         let holds_more = !checkpoint.metadata().is_empty();
         let path = std::path::absolute(opened.checkpoint.path())?;
+        let given = [Some(&path), reading.layout.as_ref(), Some(&self.root)];
+        given
+            .into_iter()
+            .flatten()
+            .try_for_each(|path| recordable(path))?;
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
         let folder = self.root.join(format!("{stem}-{}", &key[..8]));
@@ -371,6 +386,16 @@ impl Store {
         ready.identity = sidecar.identity();
         Ok(ready)
     }
+}
+
+/// That a path can stand in a record, which is text.
+fn recordable(path: &Path) -> anyhow::Result<()> {
+    ensure!(
+        path.to_str().is_some(),
+        "{}: is no UTF-8, and a path that is not cannot be recorded: give it another name, or a link to it",
+        path.display()
+    );
+    Ok(())
 }
 
 /// Bytes free for this user on the disk that holds `path` or would hold it.

@@ -103,6 +103,7 @@ fn specification(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Resu
     let Some(experiment) = registry::find(name) else {
         return Err(Ended::Usage(unknown_experiment(name, experiment_names())).into());
     };
+    lab::check_comparable(&args.size.config()).with_context(|| args.size.to_string())?;
     let ready = store.prepared(args.size, Dtype::F32);
     let format = match experiment.reads {
         Reads::Only(format) => format,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use anyhow::Context;
 use lab::{HostCaps, Status};
 
 use super::dry_run;
@@ -46,6 +47,12 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
     let supply = Supply::new(&store, options, &mut manifest)?;
     let devices = lab::find_devices();
     let runs = plan(&manifest, &devices);
+    for run in &runs {
+        lab::check_comparable(&run.size.config()).with_context(|| match supply.imported() {
+            Some(path) => path.display().to_string(),
+            None => run.size.to_string(),
+        })?;
+    }
     let disk = store.check_disk(
         supply.missing_bytes(&runs),
         manifest.limits.min_free_disk_bytes,

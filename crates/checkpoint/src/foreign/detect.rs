@@ -166,20 +166,29 @@ pub(crate) fn of_zip(names: &[String]) -> Foreign {
     }
 }
 
-/// Whether these are the tensors of an adapter: every one is LoRA's, or its file is named so.
+/// Whether these are the tensors of an adapter: every one is, or its file is named so.
 pub(crate) fn is_adapter<'a>(path: &Path, mut names: impl Iterator<Item = &'a str>) -> bool {
-    const PARTS: [&str; 6] = [
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut all = || names.next().is_some_and(is_of_adapter) && names.all(is_of_adapter);
+    is_adapter_file(&file) || all()
+}
+
+/// Whether a tensor is called as PEFT calls those of adapters: LoRA's and its relatives'.
+pub fn is_of_adapter(name: &str) -> bool {
+    const PARTS: [&str; 11] = [
         "lora_A",
         "lora_B",
         "lora_up",
         "lora_down",
         "lora_embedding",
         "lora_magnitude",
+        "ia3_l",
+        "hada_w",
+        "lokr_w",
+        "oft_r",
+        "vera_lambda",
     ];
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let is_part = |name: &str| PARTS.iter().any(|part| name.contains(part));
-    let mut all = || names.next().is_some_and(is_part) && names.all(is_part);
-    is_adapter_file(&file) || all()
+    PARTS.iter().any(|part| name.contains(part))
 }
 
 fn is_adapter_file(name: &str) -> bool {

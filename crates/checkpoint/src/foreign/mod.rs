@@ -4,6 +4,7 @@ mod detect;
 
 use std::fmt;
 
+pub use detect::is_of_adapter;
 pub(crate) use detect::{START_BYTES, is_adapter, of_file, of_folder, of_zip};
 
 /// What is given in place of a checkpoint.

@@ -8,7 +8,8 @@
 //!
 //! or, of PyTorch's own files, `pytorch_model.bin.index.json`, `pytorch_model-00001-of-00004.bin` and so on.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Format, Found, Unreadable, header, safetensors};
 use crate::write::{Source, Written};
-use crate::{Error, TensorMeta, file, pth};
+use crate::{Error, TensorMeta, TensorRange, file, pth};
 
 /// The index's name in its folder.
 const INDEX: &str = "model.safetensors.index.json";
@@ -88,6 +89,7 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     let invalid = |reason: String| Error::invalid(&path, reason);
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut found = Found::default();
+    let mut unreadable_in: HashMap<String, PathBuf> = HashMap::new();
     for name in index.files() {
         if !header::is_file_name(name) {
             let reason = format!("names `{name}`, which is no file of its own folder");
@@ -106,16 +108,16 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
             )));
         }
         let mut one = format.read_index(&file, None)?;
-        // What the index names elsewhere is there. What it does not name at all is the model's all the same: transformers loads
-        // whole files.
-        let is_here = |tensor: &str| {
-            let place = index.weight_map.get(tensor);
+        // transformers loads whole files: what the index names elsewhere or nowhere is the model's all the same.
+        let others = one.others.iter();
+        unreadable_in.extend(others.map(|other| (other.name.clone(), file.clone())));
+        one.others.retain(|other| {
+            let place = index.weight_map.get(&other.name);
             place.is_none_or(|file| file == name)
-        };
-        one.tensors.retain(|tensor| is_here(&tensor.name));
-        one.others.retain(|other| is_here(&other.name));
+        });
         found.append(one);
     }
+    found.tensors = one_of_each(&path, found.tensors, &unreadable_in)?;
     let names = found.tensors.iter().map(|tensor| &*tensor.name);
     let others = found.others.iter().map(|other| &*other.name);
     let there: HashSet<&str> = names.chain(others).collect();
@@ -135,6 +137,52 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
         );
     }
     Ok(found)
+}
+
+/// The tensors, each once. Which of two copies that differ is the model's nobody can tell: an index says the one, and
+/// transformers loads the last.
+fn one_of_each(
+    index: &Path,
+    tensors: Vec<TensorRange>,
+    unreadable_in: &HashMap<String, PathBuf>,
+) -> Result<Vec<TensorRange>, Error> {
+    let differ = |name: &str, one: &Path, other: &Path| {
+        let [one, other] =
+            [one, other].map(|file| file.file_name().unwrap_or_default().to_string_lossy());
+        let reason = format!(
+            "tensor `{name}` stands in `{one}` and in `{other}`, and they differ: save the model again, or take the wrong one out"
+        );
+        Err(Error::invalid(index, reason))
+    };
+    let mut kept: Vec<TensorRange> = Vec::with_capacity(tensors.len());
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(tensors.len());
+    for tensor in tensors {
+        if let Some(file) = unreadable_in.get(&tensor.name) {
+            return differ(&tensor.name, file, &tensor.file);
+        }
+        match places.entry(tensor.name.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(tensor);
+            }
+            Entry::Occupied(place) => {
+                let first = &kept[*place.get()];
+                if !is_same(first, &tensor)? {
+                    return differ(&tensor.name, &first.file, &tensor.file);
+                }
+            }
+        }
+    }
+    Ok(kept)
+}
+
+fn is_same(one: &TensorRange, other: &TensorRange) -> Result<bool, Error> {
+    if (one.dtype, &one.shape) != (other.dtype, &other.shape) {
+        return Ok(false);
+    }
+    one.check()?;
+    other.check()?;
+    Ok(one.digest()? == other.digest()?)
 }
 
 /// The index beside a file that names it as one of several; with how many there are.

@@ -205,7 +205,10 @@ fn holds(pickle: &Pickle) -> Holds {
         };
     }
     if with_tensors.is_empty() {
-        return Holds::Nothing;
+        return match container_of_tensors(pickle) {
+            Some(container) => Holds::Unnamed { container },
+            None => Holds::Nothing,
+        };
     }
     // The largest first: that of a model, and not those that an optimizer has for each parameter.
     with_tensors.sort_by_key(|(tensors, at)| (std::cmp::Reverse(*tensors), *at));
@@ -218,5 +221,41 @@ fn holds(pickle: &Pickle) -> Holds {
                 tensors,
             })
             .collect(),
+    }
+}
+
+/// The outermost object, list or tuple in which there is a tensor, at whatever depth and by whatever way.
+fn container_of_tensors(pickle: &Pickle) -> Option<String> {
+    let mut seen = HashSet::new();
+    let mut queue: VecDeque<(Option<Value>, Value)> = VecDeque::from([(None, pickle.root)]);
+    while let Some((outermost, value)) = queue.pop_front() {
+        let Value::Node(id) = value else { continue };
+        if seen.len() == MAX_CONTAINERS || !seen.insert(id) {
+            continue;
+        }
+        match (built(pickle, value), outermost) {
+            (Built::Tensor(_) | Built::Refused(_) | Built::Array, outermost) => {
+                return outermost.map(|outermost| described(pickle, outermost));
+            }
+            (Built::Module(_) | Built::Nothing, _) => {}
+        }
+        let is_dictionary = pickle.entries(value).is_some();
+        let outermost = outermost.or((!is_dictionary).then_some(value));
+        let held = children(pickle, value).map(|(_, value)| value);
+        let object = pickle.object(value).into_iter();
+        let own = object.flat_map(|object| object.state.into_iter().chain([object.arguments]));
+        queue.extend(held.chain(own).map(|value| (outermost, value)));
+    }
+    None
+}
+
+fn described(pickle: &Pickle, container: Value) -> String {
+    match pickle.object(container) {
+        Some(object) => {
+            let class = pickle.class(object).unwrap_or("a class without a name");
+            format!("an object of the class {}", crate::escaped(class))
+        }
+        None if pickle.tuple(container).is_some() => "a tuple".to_owned(),
+        None => "a list".to_owned(),
     }
 }

@@ -1,5 +1,6 @@
 //! The search for a layout's tensors in a checkpoint.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use checkpoint::{Checkpoint, Other, TensorRange, Unreadable};
@@ -16,6 +17,7 @@ pub(super) struct Match {
     pub(super) tensors: Vec<TensorRange>,
     sources: BTreeMap<String, String>,
     patterns: Vec<(String, String)>,
+    known: Vec<(String, String)>,
     places: BTreeMap<String, Place>,
     ignored: Vec<String>,
     masks: Vec<TensorRange>,
@@ -100,6 +102,7 @@ impl Match {
             variant: self.variant,
             sources,
             patterns: self.patterns,
+            known: self.known,
             places,
             ignored: self.ignored,
             masks: self.masks,
@@ -110,22 +113,50 @@ impl Match {
     }
 }
 
+/// How many prefixes are looked at in a checkpoint.
+const MAX_PREFIXES: usize = 16;
+/// How many modules a model may lie in.
+pub(super) const MAX_DEPTH: usize = 16;
+
+fn is_prefix(text: &str) -> bool {
+    text.ends_with('.') && text.matches('.').count() <= MAX_DEPTH
+}
+
 impl Layout {
-    /// What may stand before the names: what does before those of the tensors that are outside of layers.
+    /// The model's own names of tensors, each with every name that it may have in a file.
+    fn known(&self) -> Vec<(String, String)> {
+        let all = self.tensors.iter().flat_map(|(own, sources)| {
+            let written = sources.all().iter().map(Source::from);
+            written.map(|written| (own.clone(), written.to_owned()))
+        });
+        all.collect()
+    }
+
+    /// What may stand before the names: what does before those of the tensors that are outside of layers, where most of these
+    /// are. A file has few models, and may have any number of names.
     pub(super) fn prefixes(&self, checkpoint: &Checkpoint) -> BTreeSet<String> {
         let sources = self.tensors.values().flat_map(Sources::all);
-        let anchors: Vec<&str> = sources
+        let anchors: BTreeSet<&str> = sources
             .map(Source::from)
             .filter(|name| !name.contains(LAYER))
             .collect();
-        let names = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
-        let prefixes = names.flat_map(|name| {
-            let anchors = anchors.iter();
-            let before = anchors.filter_map(move |anchor| name.strip_suffix(anchor));
-            before.filter(|prefix| prefix.ends_with('.'))
-        });
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for tensor in checkpoint.tensors() {
+            let before = anchors
+                .iter()
+                .filter_map(|anchor| tensor.name.strip_suffix(anchor));
+            for prefix in before.filter(|prefix| is_prefix(prefix)) {
+                *counts.entry(prefix).or_default() += 1;
+            }
+        }
+        let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, count)| Reverse(*count));
+        let most = counts.into_iter().take(MAX_PREFIXES);
         let plain = std::iter::once("");
-        plain.chain(prefixes).map(str::to_owned).collect()
+        plain
+            .chain(most.map(|(prefix, _)| prefix))
+            .map(str::to_owned)
+            .collect()
     }
 
     pub(super) fn find(&self, checkpoint: &Checkpoint, prefix: &str) -> Match {
@@ -139,9 +170,10 @@ impl Layout {
             let mut names = prefixes.iter().map(|prefix| format!("{prefix}{name}"));
             names.find(|name| checkpoint.find(name).is_some())
         };
-        let others = checkpoint.others().iter().map(|other| &*other.name);
+        let others = checkpoint.others().iter();
+        let others: Vec<String> = others.map(|other| without_wrappers(&other.name)).collect();
         let tensors = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
-        let names: Vec<&str> = tensors.chain(others).collect();
+        let names: Vec<&str> = tensors.chain(others.iter().map(|name| &**name)).collect();
         let bare = |name: &str| -> String {
             let mut bare = prefixes
                 .iter()
@@ -156,9 +188,10 @@ impl Layout {
             let numbers = patterns.iter().map(move |pattern| layer_of(pattern, &name));
             numbers.flatten().collect::<Vec<_>>()
         });
-        // A layer has a tensor of its own: more layers than tensors is a name that lies.
-        let layers = layers.filter(|layer| *layer < names.len()).max();
-        let layers = layers.map_or(0, |last| last + 1);
+        // A layer has a tensor of its own: more layers than tensors of layers is a name that lies.
+        let layers: Vec<usize> = layers.collect();
+        let last = layers.iter().filter(|layer| **layer < layers.len()).max();
+        let layers = last.map_or(0, |last| last + 1);
 
         let mut found = Match {
             layout: self.name.clone(),
@@ -169,6 +202,7 @@ impl Layout {
             tensors: Vec::new(),
             sources: BTreeMap::new(),
             patterns: Vec::new(),
+            known: self.known(),
             places: BTreeMap::new(),
             ignored: Vec::new(),
             masks: Vec::new(),
@@ -177,10 +211,10 @@ impl Layout {
             unreadable: Vec::new(),
         };
         // What is there and cannot be read: nothing else stands in for it.
-        let others = checkpoint.others().iter();
-        let unreadable: HashSet<&str> = others
-            .filter(|other| !matches!(other.reason, Unreadable::Missing { .. }))
-            .map(|other| &*other.name)
+        let unreadable = checkpoint.others().iter().zip(&others);
+        let unreadable: HashSet<&str> = unreadable
+            .filter(|(other, _)| !matches!(other.reason, Unreadable::Missing { .. }))
+            .map(|(_, name)| &**name)
             .collect();
         let mut used = HashSet::new();
         for (name, sources) in &self.tensors {
@@ -244,11 +278,11 @@ impl Layout {
         }
         // A number or a text is none of the model's; what is asked for is named where it is missing.
         let wanted: HashSet<&str> = found.sources.values().map(|name| &**name).collect();
-        for other in checkpoint.others() {
-            match (wanted.contains(&*other.name), is_ignored(&other.name)) {
+        for (other, name) in checkpoint.others().iter().zip(&others) {
+            match (wanted.contains(&**name), is_ignored(name)) {
                 (true, _) => {}
                 (false, true) => {
-                    found.ignored.push(other.name.clone());
+                    found.ignored.push(name.clone());
                     found.odd_masks.push(other.clone());
                 }
                 (false, false) if other.reason == Unreadable::NoTensor => {}
@@ -274,16 +308,12 @@ const WRAPPERS: [&str; 5] = [
 pub(super) fn unwrapped(
     checkpoint: Checkpoint,
 ) -> Result<(Checkpoint, HashMap<String, String>), Error> {
-    let bare = |name: &str| {
-        let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
-        parts.collect::<Vec<_>>().join(".")
-    };
     let mut wrapped = HashMap::new();
     let mut tensors = checkpoint.tensors().to_vec();
     let mut others = checkpoint.others().to_vec();
     let names = tensors.iter_mut().map(|tensor| &mut tensor.name);
     for name in names.chain(others.iter_mut().map(|other| &mut other.name)) {
-        let bare = bare(name);
+        let bare = without_wrappers(name);
         if bare != *name {
             wrapped.insert(bare.clone(), std::mem::replace(name, bare));
         }
@@ -299,6 +329,11 @@ pub(super) fn unwrapped(
         checkpoint.with_tensors(tensors)?.with_others(others),
         wrapped,
     ))
+}
+
+fn without_wrappers(name: &str) -> String {
+    let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
+    parts.collect::<Vec<_>>().join(".")
 }
 
 /// The number that stands where `pattern` has a layer's.
@@ -327,5 +362,33 @@ mod tests {
         ] {
             assert_eq!(layer_of("h.{layer}.ln_1.weight", name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_that_lies_of_its_layer_and_thousands_of_prefixes_are_not_searched_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let write = |names: Vec<String>| {
+            let metas = names.into_iter().map(|name| checkpoint::TensorMeta {
+                name,
+                dtype: checkpoint::Dtype::F32,
+                shape: vec![1],
+            });
+            let metas: Vec<_> = metas.collect();
+            let format = checkpoint::Format::Safetensors;
+            checkpoint::write(&path, format, &metas, &mut |_, sink| sink(&[0; 4])).unwrap();
+            Checkpoint::open(&path).unwrap()
+        };
+        let layout = crate::Layouts::built_in().known.remove(2);
+        let mut names: Vec<String> = (0..3000).map(|at| format!("p{at}.wte.weight")).collect();
+        names.extend(["wte", "wpe", "ln_f"].map(|name| format!("model.{name}.weight")));
+        let prefixes = layout.prefixes(&write(names));
+        assert!(prefixes.contains("model.") && prefixes.contains(""));
+        assert_eq!(prefixes.len(), MAX_PREFIXES + 1);
+        let mut names: Vec<String> = (0..3000).map(|at| format!("junk.{at}")).collect();
+        names.extend(["wte.weight", "wpe.weight", "h.3000.ln_1.weight"].map(str::to_owned));
+        let found = layout.find(&write(names), "");
+        assert_eq!(found.tensors.len(), 3);
+        assert!(found.sources.len() < 10, "{} names", found.sources.len());
     }
 }

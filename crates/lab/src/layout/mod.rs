@@ -19,17 +19,19 @@
 //! all names, `transformer.` or a wrapper's `module.`, is found out and need not be told.
 
 mod find;
+mod unexpected;
 mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use checkpoint::{Checkpoint, Other, TensorRange};
+use checkpoint::{Checkpoint, Other, TensorRange, Unreadable, quoted};
 use gpt2::Variant;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use find::{Match, layer_of, unwrapped};
+pub use unexpected::Essential;
 use write::Place;
 pub use write::{Blocks, FileTensor, write_tensors};
 
@@ -124,6 +126,8 @@ pub struct Named {
     pub sources: BTreeMap<String, String>,
     /// What the file calls tensors of layers, by the model's own names.
     patterns: Vec<(String, String)>,
+    /// What its layout calls the model's tensors, by the model's own names; both with a place for a layer's number.
+    known: Vec<(String, String)>,
     /// Where each tensor of the model that is there lies, and how.
     places: BTreeMap<String, Place>,
     /// Entries that are no weights, and known as such.
@@ -294,12 +298,23 @@ impl Layouts {
     fn unknown(&self, checkpoint: &Checkpoint) -> Error {
         let layouts: Vec<&str> = self.known.iter().map(|layout| &*layout.name).collect();
         let names = checkpoint.tensors().iter().take(3);
-        let names: Vec<String> = names.map(|tensor| format!("`{}`", tensor.name)).collect();
+        let names: Vec<String> = names.map(|tensor| quoted(&tensor.name)).collect();
         let other = checkpoint.others().first();
+        let others = checkpoint.others().iter();
+        // What is the model's, and cannot be read, tells more than what can be.
+        let mut of_model = others.filter(|other| {
+            let mut layouts = self.known.iter();
+            other.reason != Unreadable::NoTensor && layouts.any(|layout| layout.knows(&other.name))
+        });
+        if let Some(other) = of_model.next() {
+            let path = checkpoint.path().display();
+            let name = quoted(&other.name);
+            return Error::Setup(format!("{path}: its {name} {}", other.reason));
+        }
         let reason = match (names.is_empty(), other) {
             (true, None) => "holds no tensors".to_owned(),
             (true, Some(other)) => {
-                format!("holds no weights: `{}` {}", other.name, other.reason)
+                format!("holds no weights: {} {}", quoted(&other.name), other.reason)
             }
             (false, _) => format!(
                 "its {} tensors ({}, …) are named as in no layout of GPT-2 that is known here ({}): describe yours in \
@@ -430,5 +445,45 @@ mod tests {
             size.config().tensors().len()
         );
         assert!(named.is_own() && named.unexpected.is_empty());
+    }
+
+    /// A safetensors file of tensors of two elements, with these names and dtypes.
+    fn file(folder: &Path, tensors: &[(&str, &str)]) -> PathBuf {
+        let path = folder.join("model.safetensors");
+        let mut end = 0;
+        let entries = tensors.iter().map(|(name, dtype)| {
+            let start = end;
+            end += if *dtype == "F64" { 16 } else { 8 };
+            format!(r#""{name}":{{"dtype":"{dtype}","shape":[2],"data_offsets":[{start},{end}]}}"#)
+        });
+        let entries: Vec<String> = entries.collect();
+        let header = format!("{{{}}}", entries.join(","));
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + end, 0);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_table_that_is_there_and_cannot_be_read_is_named_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let alone = [("wte.weight", "F64"), ("wpe.weight", "F32")];
+        let opened = Layouts::built_in().open(&file(folder.path(), &alone));
+        let error = opened.unwrap_err().to_string();
+        assert!(
+            error.contains("`wte.weight` is F64") && !error.contains("wpe"),
+            "{error}"
+        );
+        let wrapped = [
+            ("module.wte.weight", "F64"),
+            ("module.wpe.weight", "F32"),
+            ("module.ln_f.weight", "F32"),
+        ];
+        let opened = Layouts::built_in().open(&file(folder.path(), &wrapped));
+        assert_eq!(
+            opened.unwrap().sources["tok_emb.weight"],
+            "module.wte.weight"
+        );
     }
 }

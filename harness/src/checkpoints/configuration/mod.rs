@@ -13,6 +13,7 @@ use gpt2::{Activation, Config, Epsilon};
 
 pub use beside::{check, heads};
 pub use find::{check_beside, find};
+pub use model_args::NANOGPTS_HEAD;
 pub use write::{FILE, METADATA_KEY, metadata, write};
 
 /// What somebody says of a model. What is not said is `None`.
@@ -72,6 +73,8 @@ impl Told {
             is_tied: both.of(self.is_tied, other.is_tied),
             defaults: a.iter().filter(|name| b.contains(name)).copied().collect(),
         };
+        // One word may say two things.
+        wrong.dedup();
         match wrong.is_empty() {
             true => Ok(told),
             false => Err(wrong.join("; ")),
@@ -116,6 +119,7 @@ impl Told {
         take(&mut variant.epsilon, self.epsilon);
         take(&mut variant.is_scaled, self.is_scaled);
         take(&mut variant.is_scaled_by_layer, self.is_scaled_by_layer);
+        wrong.dedup();
         match wrong.is_empty() {
             true => Ok(config.normal()),
             false => Err(format!("{}: {}", self.by, wrong.join("; "))),

@@ -9,6 +9,9 @@ use super::Told;
 /// What stands before their names in a checkpoint's metadata.
 const PREFIX: &str = "model_args.";
 
+/// That the head is the token table, which no argument says.
+pub const NANOGPTS_HEAD: &str = "nanoGPT's head";
+
 /// Reads them off a checkpoint's metadata; `None` where it has none.
 ///
 /// # Errors
@@ -24,7 +27,7 @@ pub fn read(
         by: by.clone(),
         // nanoGPT's model has no other.
         activation: Some((Activation::Gelu, "nanoGPT's activation")),
-        is_tied: Some((true, "nanoGPT's head")),
+        is_tied: Some((true, NANOGPTS_HEAD)),
         ..Told::default()
     };
     let mut wrong = Vec::new();
