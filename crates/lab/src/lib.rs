@@ -32,6 +32,7 @@ mod finite;
 mod layout;
 mod measures;
 pub mod meter;
+mod optimizer_state;
 mod outcome;
 mod platform;
 pub mod quantise;
@@ -56,6 +57,7 @@ pub use experiment::{
 pub use layout::{Blocks, FileTensor, Layouts, Named, Reading, Tables, write_tensors};
 pub use measures::Measures;
 pub use meter::{Phase, Quantity, Sample, Spoiling};
+pub use optimizer_state::is_optimizer_state;
 pub use outcome::{Compared, Logits, Outcome, Status, VerifiedBy};
 pub use platform::{Filling, Host, Platform};
 pub use reference::{

@@ -1,11 +1,13 @@
 //! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
 
+mod beside;
 mod cast;
 pub mod configuration;
 pub mod derive;
 mod hold;
 pub mod hugging_face;
 mod import;
+pub mod replacing;
 mod sidecar;
 pub mod trained;
 
@@ -102,7 +104,7 @@ impl Ready {
 
     /// The digests of its tensors.
     pub fn sidecar(&self) -> PathBuf {
-        self.folder.join("digests.json")
+        self.folder.join(sidecar::FILE)
     }
 
     /// The logits that a loaded model must compute.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 
+/// What it is called.
+pub const FILE: &str = "digests.json";
 /// Raised when prepared weights or the sidecar change.
 const SCHEMA: u32 = 2;
 
