@@ -80,6 +80,13 @@ impl Stamp {
     }
 }
 
+/// The digest of a layout file that a checkpoint is read with, where there is one.
+pub fn digest_of_layout(reading: &Reading) -> anyhow::Result<Option<Digest>> {
+    let layout = reading.layout.as_ref();
+    let digest = layout.map(|layout| anyhow::Ok(Digest::of(&std::fs::read(layout)?)));
+    digest.transpose()
+}
+
 impl Origin {
     /// The files of a checkpoint, as they are now.
     pub fn of(checkpoint: &Checkpoint, reading: &Reading, dtype: Dtype) -> anyhow::Result<Origin> {
@@ -91,11 +98,7 @@ impl Origin {
             files: files.collect::<anyhow::Result<_>>()?,
             dtype,
             key: reading.key.clone(),
-            layout: reading
-                .layout
-                .as_ref()
-                .map(|layout| anyhow::Ok(Digest::of(&std::fs::read(layout)?)))
-                .transpose()?,
+            layout: digest_of_layout(reading)?,
         })
     }
 }
