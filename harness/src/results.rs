@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use checkpoint::{read_text, read_whole};
 use lab::Sample;
 
 use crate::atomic;
@@ -14,6 +15,10 @@ use crate::record::{self, Dropped, Record, Rows, SCHEMA, round};
 
 /// What the description of the machine is called that is kept with the results.
 pub const MACHINE: &str = "machine.toml";
+/// It is a page of text.
+pub const MAX_MACHINE_BYTES: u64 = 1 << 20;
+/// A row has about a KiB.
+pub const MAX_RUNS_BYTES: u64 = 1 << 30;
 
 /// A folder of results that this process holds, and appends to.
 pub struct Results {
@@ -36,10 +41,9 @@ impl Results {
         let timelines = folder.join("timelines");
         std::fs::create_dir_all(&timelines).with_context(|| unwritable(&timelines))?;
         let path = runs_path(folder);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        let bytes = match path.try_exists().with_context(|| unwritable(&path))? {
+            true => read_whole(&path, MAX_RUNS_BYTES)?,
+            false => Vec::new(),
         };
         let whole = whole_rows(&bytes);
         if whole.len() < bytes.len() {
@@ -133,7 +137,7 @@ pub fn read_rows(folder: &Path) -> anyhow::Result<(Vec<Record>, usize)> {
         true => folder.to_owned(),
         false => runs_path(folder),
     };
-    let bytes = std::fs::read(&path)
+    let bytes = read_whole(&path, MAX_RUNS_BYTES)
         .with_context(|| format!("{}: no results can be read there", path.display()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let whole = whole_rows(&bytes);
@@ -227,7 +231,7 @@ fn first_line(bytes: &[u8]) -> &[u8] {
 
 /// What each device of a folder's machine is, where the folder tells.
 fn devices(folder: &Path) -> BTreeMap<String, String> {
-    let machine = std::fs::read_to_string(folder.join(MACHINE)).unwrap_or_default();
+    let machine = read_text(&folder.join(MACHINE), MAX_MACHINE_BYTES).unwrap_or_default();
     let machine: Option<toml::Table> = machine.parse().ok();
     let devices = machine.and_then(|mut machine| machine.remove("devices"));
     devices

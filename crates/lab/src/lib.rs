@@ -54,7 +54,9 @@ pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
 };
-pub use layout::{Blocks, FileTensor, Layouts, Named, Reading, Tables, write_tensors};
+pub use layout::{
+    Blocks, FileTensor, Layouts, MAX_LAYOUT_BYTES, Named, Reading, Tables, write_tensors,
+};
 pub use measures::Measures;
 pub use meter::{Phase, Quantity, Sample, Spoiling};
 pub use optimizer_state::is_optimizer_state;
