@@ -10,14 +10,11 @@ use crate::checkout::{PLOTS, RESULTS, shown};
 use crate::claims::{Judged, judge};
 use crate::manifest::{HostCaps, Manifest};
 use crate::record::{self, Record};
-use crate::results::{MAX_RUNS_BYTES, read_runs};
+use crate::results::{MANIFEST, MAX_RUNS_BYTES, read_runs};
 use crate::sheet::Sheet;
 use crate::smallest_cap::{self, Found};
 use crate::summary::{self, Line, Spoilt};
 use crate::{atomic, charts, report, table};
-
-/// What the manifest is called that is kept with the results.
-pub const MANIFEST: &str = "manifest.toml";
 
 /// A folder of results, summed up.
 pub struct Presentation {

@@ -11,9 +11,8 @@ use crate::checkout::{self, shown};
 use crate::cli::PublishArgs;
 use crate::committed::{Place, make};
 use crate::manifest::{MAX_BYTES, Manifest};
-use crate::presentation::MANIFEST;
 use crate::record::Record;
-use crate::results::{MACHINE, read_rows, read_runs};
+use crate::results::{MACHINE, MANIFEST, read_rows, read_runs};
 
 pub fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     let root = match checkout::root() {
