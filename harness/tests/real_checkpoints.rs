@@ -6,7 +6,7 @@
 mod common;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::saved::{case, cases};
 use common::{Place, fixture};
