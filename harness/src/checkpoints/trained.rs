@@ -51,7 +51,10 @@ impl Target {
             )
         })?;
         let has_configuration = folder.join(configuration::FILE).exists();
-        let other = beside::other_checkpoint(&folder, path).filter(|_| !has_configuration);
+        let other = match has_configuration {
+            true => None,
+            false => beside::other_checkpoint(&folder, path),
+        };
         // A safetensors file says by itself what another says in a file beside it.
         if let Some(other) = &other
             && format != Format::Safetensors
