@@ -242,10 +242,11 @@ pub struct FinetuneArgs {
     #[arg(long, default_value_t = 1e-4, value_parser = parse_learning_rate)]
     pub learning_rate: f64,
     /// Write the trained model: in the format, names and layout of --checkpoint, in the dtype that it was trained in, with a
-    /// config.json beside it. A folder, where the checkpoint is one
+    /// config.json beside it. A folder, where the checkpoint is one. Never what is read; a file that is there is replaced if it is a
+    /// checkpoint of weights alone
     #[arg(long, value_name = "PATH")]
     pub save: Option<PathBuf>,
-    /// Write AdamW's state, to go on from: safetensors
+    /// Write AdamW's state, to go on from: safetensors. A file that is there is replaced if it is such a state
     #[arg(long, value_name = "FILE")]
     pub save_optimizer: Option<PathBuf>,
     /// Go on with AdamW's state as --save-optimizer wrote it, beside the model that --save wrote

@@ -4,9 +4,11 @@
 use std::fmt::Write;
 use std::path::{Component, Path};
 
+use checkpoint::read_text;
+
 use crate::checkout;
 use crate::exit::Ended;
-use crate::manifest::Manifest;
+use crate::manifest::{MAX_BYTES, Manifest};
 use crate::suggest::did_you_mean;
 
 /// Name and text of each, as they were when the program was built.
@@ -73,9 +75,7 @@ pub fn known() -> Vec<Known> {
             let is_manifest = path
                 .extension()
                 .is_some_and(|extension| extension == "toml");
-            let text = std::fs::read_to_string(&path)
-                .ok()
-                .filter(|_| is_manifest)?;
+            let text = read_text(&path, MAX_BYTES).ok().filter(|_| is_manifest)?;
             Some(Known::of(name, &text))
         })
         .collect();

@@ -4,20 +4,17 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use checkpoint::read_whole;
 
 use crate::checkout::{PLOTS, RESULTS, shown};
 use crate::claims::{Judged, judge};
 use crate::manifest::{HostCaps, Manifest};
 use crate::record::{self, Record};
-use crate::results::read_runs;
+use crate::results::{MANIFEST, MAX_RUNS_BYTES, read_runs};
 use crate::sheet::Sheet;
 use crate::smallest_cap::{self, Found};
 use crate::summary::{self, Line, Spoilt};
 use crate::{atomic, charts, report, table};
-
-/// What the manifest is called that is kept with the results.
-pub const MANIFEST: &str = "manifest.toml";
 
 /// A folder of results, summed up.
 pub struct Presentation {
@@ -83,7 +80,7 @@ impl Presentation {
     /// Of the very columns that stand there.
     fn dictionary(&self) -> anyhow::Result<String> {
         let path = self.results.join("runs.csv");
-        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let bytes = read_whole(&path, MAX_RUNS_BYTES)?;
         let (schema, names) = record::columns_of(&bytes);
         Ok(record::dictionary(schema, &names))
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use checkpoint::read_text;
 use lab::{Measures, Status};
 use pulldown_cmark::{Event, Options, Parser, html};
 
@@ -11,6 +12,7 @@ use crate::charts::Drawn;
 use crate::claims::{Finding, Found, Judged, Judgement, Verdict};
 use crate::presentation::Presentation;
 use crate::record::Record;
+use crate::results::{MACHINE, MAX_MACHINE_BYTES};
 use crate::sheet::{ABSENT, Sheet, numbers, words};
 use crate::summary::Line;
 
@@ -47,7 +49,7 @@ fn markdown(presentation: &Presentation, charts: &[Drawn]) -> String {
             write!(out, "![{}]({path})\n\n", chart.shows).expect("a string grows");
         }
     }
-    if let Ok(machine) = std::fs::read_to_string(presentation.results.join("machine.toml")) {
+    if let Ok(machine) = read_text(&presentation.results.join(MACHINE), MAX_MACHINE_BYTES) {
         write!(out, "## Machine\n\n```toml\n{}\n```\n", machine.trim()).expect("a string grows");
     }
     out

@@ -7,13 +7,37 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use checkpoint::{read_text, read_whole};
 use lab::Sample;
 
 use crate::atomic;
-use crate::record::{self, Dropped, Record, Rows, SCHEMA, round};
+use crate::exit::Ended;
+use crate::record::{self, Dropped, Record, Rows, SCHEMA, SCHEMA_FILE, round};
 
+/// What the rows are called.
+const RUNS: &str = "runs.csv";
+/// What the manifest is called that is kept with the results.
+pub const MANIFEST: &str = "manifest.toml";
 /// What the description of the machine is called that is kept with the results.
 pub const MACHINE: &str = "machine.toml";
+/// It is a page of text.
+pub const MAX_MACHINE_BYTES: u64 = 1 << 20;
+/// A row has about a KiB.
+pub const MAX_RUNS_BYTES: u64 = 1 << 30;
+
+/// What is written into a folder of results, where it has a name that others may use as well.
+const WRITTEN: [&str; 10] = [
+    RUNS,
+    MACHINE,
+    MANIFEST,
+    SCHEMA_FILE,
+    "summary.csv",
+    "summary.md",
+    "report.md",
+    "report.html",
+    "plots",
+    "logits",
+];
 
 /// A folder of results that this process holds, and appends to.
 pub struct Results {
@@ -28,6 +52,7 @@ impl Results {
     /// Takes hold of the folder, creating it first. Unless `keep`, what was recorded there before is kept under
     /// another name. A row that an interrupted write left half is cut off. Returns the rows that are there.
     pub fn open(folder: &Path, keep: bool) -> anyhow::Result<(Results, Vec<Record>)> {
+        refuse_foreign(folder)?;
         let mut lock = hold(folder)?;
         if !keep && runs_path(folder).exists() {
             set_aside(folder)?;
@@ -36,10 +61,9 @@ impl Results {
         let timelines = folder.join("timelines");
         std::fs::create_dir_all(&timelines).with_context(|| unwritable(&timelines))?;
         let path = runs_path(folder);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        let bytes = match path.try_exists().with_context(|| unwritable(&path))? {
+            true => read_whole(&path, MAX_RUNS_BYTES)?,
+            false => Vec::new(),
         };
         let whole = whole_rows(&bytes);
         if whole.len() < bytes.len() {
@@ -133,7 +157,7 @@ pub fn read_rows(folder: &Path) -> anyhow::Result<(Vec<Record>, usize)> {
         true => folder.to_owned(),
         false => runs_path(folder),
     };
-    let bytes = std::fs::read(&path)
+    let bytes = read_whole(&path, MAX_RUNS_BYTES)
         .with_context(|| format!("{}: no results can be read there", path.display()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let whole = whole_rows(&bytes);
@@ -165,6 +189,32 @@ pub fn read_timeline(folder: &Path, run_id: &str) -> anyhow::Result<Vec<Sample>>
     let rows = csv::Reader::from_path(&path)?.into_deserialize();
     let rows: Result<Vec<Sample>, _> = rows.collect();
     rows.with_context(|| format!("{}: is no timeline", path.display()))
+}
+
+/// That nobody else's files are replaced: where something has a name that is written here, our rows are there, too.
+fn refuse_foreign(folder: &Path) -> anyhow::Result<()> {
+    let path = runs_path(folder);
+    let is_ours = path.is_file() && are_ours(&read_whole(&path, MAX_RUNS_BYTES)?, &path)?;
+    let mut names = WRITTEN.into_iter();
+    match names.find(|name| !is_ours && folder.join(name).symlink_metadata().is_ok()) {
+        Some(name) => {
+            let message = format!(
+                "--out {}: holds no results of this program, but `{name}`, which would be replaced: choose another folder",
+                folder.display()
+            );
+            Err(Ended::Usage(message).into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whether these are rows as they are written here, or what an interrupted write left of the first line.
+fn are_ours(bytes: &[u8], path: &Path) -> anyhow::Result<bool> {
+    let own = record::write_row(&Record::unmeasured(), true)?;
+    Ok(match whole_rows(bytes) {
+        [] => own.starts_with(bytes),
+        whole => record::read(whole, path, &BTreeMap::new()).is_ok(),
+    })
 }
 
 /// Takes hold of the folder for as long as this process lives, however it ends.
@@ -227,7 +277,7 @@ fn first_line(bytes: &[u8]) -> &[u8] {
 
 /// What each device of a folder's machine is, where the folder tells.
 fn devices(folder: &Path) -> BTreeMap<String, String> {
-    let machine = std::fs::read_to_string(folder.join(MACHINE)).unwrap_or_default();
+    let machine = read_text(&folder.join(MACHINE), MAX_MACHINE_BYTES).unwrap_or_default();
     let machine: Option<toml::Table> = machine.parse().ok();
     let devices = machine.and_then(|mut machine| machine.remove("devices"));
     devices
@@ -270,7 +320,7 @@ fn unwritable(path: &Path) -> String {
 }
 
 fn runs_path(folder: &Path) -> PathBuf {
-    folder.join("runs.csv")
+    folder.join(RUNS)
 }
 
 fn timeline_path(folder: &Path, run_id: &str) -> PathBuf {
@@ -327,6 +377,28 @@ mod tests {
         assert!(said.contains(&me) && said.contains("--out"), "{said}");
         drop(held);
         assert!(Results::open(folder.path(), true).is_ok());
+    }
+
+    #[test]
+    fn nothing_in_a_folder_that_never_held_results_is_replaced() {
+        for name in WRITTEN {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join(name), "mine").unwrap();
+            for keep in [true, false] {
+                let refused = Results::open(folder.path(), keep).err().unwrap();
+                let said = refused.to_string();
+                assert!(said.contains(&format!("`{name}`")), "{said}");
+                assert_eq!(refused.downcast_ref::<Ended>().unwrap().code(), 2);
+            }
+            let entries = std::fs::read_dir(folder.path()).unwrap();
+            assert_eq!(entries.count(), 1, "{name}: something was written");
+            let text = std::fs::read_to_string(folder.path().join(name));
+            assert_eq!(text.unwrap(), "mine");
+        }
+        // What has another name is in nobody's way.
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("notes.txt"), "mine").unwrap();
+        assert!(Results::open(folder.path(), false).is_ok());
     }
 
     #[test]

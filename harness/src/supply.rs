@@ -104,6 +104,11 @@ impl<'a> Supply<'a> {
 /// for a moment, which is not the harness's to keep.
 pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
     let path = ready.reference();
+    if path.exists() {
+        return Ok(path);
+    }
+    // Another harness may clear away what is half written there, or write it itself.
+    let _held = ready.hold().map_err(|error| format!("{error:#}"))?;
     if !path.exists() {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let (checkpoint, reading) = ready.weights(format);

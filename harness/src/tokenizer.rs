@@ -6,11 +6,15 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{anyhow, bail};
+use checkpoint::read_whole;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 /// The names of a vocabulary and its merges: Hugging Face's, and OpenAI's own.
 const PAIRS: [[&str; 2]; 2] = [["vocab.json", "merges.txt"], ["encoder.json", "vocab.bpe"]];
+
+/// The largest tokenizers have some 20 MB.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// Text to token ids, and back.
 pub struct Tokenizer(tokenizers::Tokenizer);
@@ -27,7 +31,8 @@ impl Tokenizer {
             false => path.to_owned(),
         };
         if whole.exists() && !is_of_a_pair(path) {
-            let read = tokenizers::Tokenizer::from_file(whole).map_err(wrong)?;
+            let text = read_whole(&whole, MAX_BYTES)?;
+            let read = tokenizers::Tokenizer::from_bytes(text).map_err(wrong)?;
             return Ok(Tokenizer(read));
         }
         let pairs = PAIRS.map(|pair| pair.map(|name| folder.join(name)));
@@ -40,6 +45,10 @@ impl Tokenizer {
                 path.display()
             );
         };
+        // The crate opens them itself.
+        for file in [vocabulary, merges] {
+            read_whole(file, MAX_BYTES)?;
+        }
         let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy());
         let mut tokenizer = tokenizers::Tokenizer::new(model.build().map_err(wrong)?);
         let added = added::read(folder)?;

@@ -222,3 +222,41 @@ fn a_dry_run_prints_the_plan_and_leaves_no_trace() {
         "only the manifest is there"
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn a_small_file_that_is_a_pipe_or_has_no_end_is_refused_by_name_and_not_waited_for() {
+    let place = Place::new();
+    let tiny = common::fixture("tiny.pth");
+    let pipe = place.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(pipe).status();
+    assert!(made.unwrap().success());
+    place.write("large", &" ".repeat(70 << 20));
+    let model = ["--checkpoint", &*tiny, "--size", common::TINY];
+    for (path, why) in [
+        ("./pipe", "it is a pipe"),
+        ("/dev/zero", "it is a device"),
+        ("./large", "is larger than"),
+    ] {
+        let layout = [&["generate", "--layout", path, "--tokens", "1"], &model[..]].concat();
+        let tokenizer = [
+            &["generate", "--tokenizer", path, "--prompt", "a"],
+            &model[..],
+        ]
+        .concat();
+        let manifest = vec!["run", path, "--out", "out"];
+        let mut all = vec![layout, manifest];
+        if cfg!(feature = "text") {
+            all.push(tokenizer);
+        }
+        for args in all {
+            let output = place.run(&args);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success(), "{args:?}");
+            assert!(
+                said.contains(path) && said.contains(why),
+                "{args:?}: {said}"
+            );
+        }
+    }
+}

@@ -429,3 +429,222 @@ fn what_would_be_read_as_another_model_or_is_one_file_twice_is_refused_before_th
     assert_eq!(read(&place, "theirs/config.json"), theirs.as_bytes());
     assert!(!place.path().join("theirs/t.pth").exists());
 }
+
+/// A training of this checkpoint that must be refused as a wrong command line, before anything is trained.
+fn refused(place: &Place, checkpoint: &str, more: &[&str]) -> String {
+    let args = ["finetune", "--tokens", TOKENS, "--checkpoint", checkpoint];
+    let output = place.run(&[&args[..], more].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{more:?}: {said}");
+    assert!(output.stdout.is_empty(), "{more:?}: it was trained");
+    said
+}
+
+/// A folder `m` with the files of a fixture.
+fn copied(place: &Place, name: &str) -> String {
+    let (folder, _, case) = saved::case(name);
+    std::fs::create_dir_all(place.path().join("m")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        std::fs::copy(entry.path(), place.path().join("m").join(entry.file_name())).unwrap();
+    }
+    case.size
+}
+
+#[test]
+fn what_is_read_is_never_written_to_however_it_is_spelled() {
+    let place = Place::new();
+    copied(&place, "hf-tied-safetensors");
+    place.write("m/tokenizer.json", "{}");
+    place.write("m/merges.txt", "a b");
+    let kept = [
+        "m/model.safetensors",
+        "m/config.json",
+        "m/tokenizer.json",
+        "m/merges.txt",
+    ];
+    let before = kept.map(|name| read(&place, name));
+    let model = "m/model.safetensors";
+    let other_name = "give another name";
+    for path in [model, "m/../m/model.safetensors", "./m/model.safetensors"] {
+        for option in ["--save", "--save-optimizer"] {
+            let said = refused(&place, model, &[option, path]);
+            assert!(said.contains(path) && said.contains(other_name), "{said}");
+            let said = refused(&place, "m", &[option, path]);
+            assert!(said.contains(path) && said.contains(other_name), "{said}");
+        }
+    }
+    for path in [
+        "m/config.json",
+        "m/tokenizer.json",
+        "m/merges.txt",
+        "m/new.json",
+    ] {
+        for option in ["--save", "--save-optimizer"] {
+            let said = refused(&place, model, &[option, path]);
+            assert!(said.contains(path) && said.contains(other_name), "{said}");
+        }
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("m", place.path().join("link")).unwrap();
+        std::fs::hard_link(place.path().join(model), place.path().join("second")).unwrap();
+        for path in ["link/model.safetensors", "second"] {
+            let said = refused(&place, model, &["--save", path]);
+            assert!(said.contains("the checkpoint that is read"), "{said}");
+        }
+    }
+    assert_eq!(kept.map(|name| read(&place, name)), before);
+}
+
+#[test]
+fn a_shard_or_a_tensors_file_of_what_is_read_is_never_written_to() {
+    let place = Place::new();
+    copied(&place, "hf-sharded-safetensors");
+    let shard = "m/model-00002-of-00004.safetensors";
+    let index = "m/model.safetensors.index.json";
+    let before = [shard, index].map(|name| read(&place, name));
+    for path in [shard, index] {
+        for option in ["--save", "--save-optimizer"] {
+            let said = refused(&place, "m", &[option, path]);
+            assert!(said.contains("give another name"), "{said}");
+        }
+    }
+    assert_eq!([shard, index].map(|name| read(&place, name)), before);
+    // Nor a shard of another checkpoint.
+    let tiny = fixture("tiny.pth");
+    let said = refused(&place, &tiny, &["--size", TINY, "--save", shard]);
+    assert!(said.contains("one of the files of a checkpoint"), "{said}");
+    assert_eq!(read(&place, shard), before[0]);
+}
+
+#[test]
+fn a_model_and_a_state_never_take_each_others_place() {
+    let place = Place::new();
+    let tiny = fixture("tiny.pth");
+    let from = ["--checkpoint", &*tiny, "--size", TINY];
+    let save = ["--save", "a/model.pth", "--save-optimizer", "a/state"];
+    finetune(&place, &[&from[..], &save].concat());
+    let before = ["a/model.pth", "a/state"].map(|name| read(&place, name));
+    let size = ["--size", TINY];
+    let refused = |more: &[&str]| refused(&place, &tiny, &[&size[..], more].concat());
+    for (model, state) in [("x/a", "x/../x/a"), ("x/a", "./x/a"), ("x/a", "x//a")] {
+        let said = refused(&["--save", model, "--save-optimizer", state]);
+        assert!(said.contains("are one file"), "{said}");
+    }
+    let said = refused(&["--save", "x/a", "--save-optimizer", "x/a/state"]);
+    assert!(said.contains("lie in one another"), "{said}");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("a", place.path().join("link")).unwrap();
+        let said = refused(&["--save", "a/new", "--save-optimizer", "link/new"]);
+        assert!(said.contains("are one file"), "{said}");
+    }
+    let said = refused(&["--resume-optimizer", "a/state", "--save", "a/../a/state"]);
+    assert!(said.contains("--resume-optimizer"), "{said}");
+    let said = refused(&["--save", "a/state"]);
+    assert!(said.contains("an optimizer's state"), "{said}");
+    let said = refused(&["--save-optimizer", "a/model.pth"]);
+    assert!(said.contains("no state of AdamW"), "{said}");
+    assert_eq!(
+        ["a/model.pth", "a/state"].map(|name| read(&place, name)),
+        before
+    );
+    // What is of their kind is replaced: the state also by the one that goes on from it.
+    let again = [&save[..], &["--resume-optimizer", "a/state"]].concat();
+    finetune(&place, &[&from[..], &again].concat());
+    assert!(read(&place, "a/state") != before[1]);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_never_replaced() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    let place = Place::new();
+    let tiny = fixture("tiny.pth");
+    let pipe = place.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    symlink("/dev/null", place.path().join("null")).unwrap();
+    let socket = place.path().join("socket");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (path, what) in [
+        ("pipe", "a pipe"),
+        ("null", "a link"),
+        ("socket", "a socket"),
+    ] {
+        for option in ["--save", "--save-optimizer"] {
+            let said = refused(&place, &tiny, &["--size", TINY, option, path]);
+            assert!(said.contains(path) && said.contains(what), "{said}");
+        }
+    }
+    let is_pipe = |path| std::fs::metadata(path).unwrap().file_type().is_fifo();
+    assert!(is_pipe(pipe));
+    let link = std::fs::read_link(place.path().join("null")).unwrap();
+    assert_eq!(link, Path::new("/dev/null"));
+}
+
+#[test]
+fn a_file_that_is_no_checkpoint_or_holds_more_than_weights_is_never_replaced() {
+    let place = Place::new();
+    let size = copied(&place, "nanogpt");
+    std::fs::copy(
+        place.path().join("m/checkpoint.pt"),
+        place.path().join("earlier.pt"),
+    )
+    .unwrap();
+    place.write("notes.txt", "mine");
+    let earlier = read(&place, "earlier.pt");
+    for (path, what) in [
+        ("m/checkpoint.pt", "the checkpoint that is read"),
+        ("earlier.pt", "more than weights"),
+        ("notes.txt", "no checkpoint"),
+    ] {
+        let said = refused(
+            &place,
+            "m/checkpoint.pt",
+            &["--size", &size, "--save", path],
+        );
+        assert!(
+            said.contains(what) && said.contains("another name"),
+            "{said}"
+        );
+    }
+    assert_eq!(read(&place, "m/checkpoint.pt"), earlier);
+    assert_eq!(read(&place, "earlier.pt"), earlier);
+    assert_eq!(read(&place, "notes.txt"), b"mine");
+    // One that was saved before is.
+    let tiny = fixture("tiny.pth");
+    for steps in ["1", "2"] {
+        let args = ["--checkpoint", &*tiny, "--size", TINY, "--steps", steps];
+        finetune(&place, &[&args[..], &["--save", "new/model.pth"]].concat());
+    }
+}
+
+#[test]
+fn saving_changes_nothing_of_how_another_checkpoint_is_read() {
+    let place = Place::new();
+    let tiny = fixture("tiny.pth");
+    for name in ["mine", "above", "above/mine"] {
+        std::fs::create_dir(place.path().join(name)).unwrap();
+    }
+    for name in ["mine/other.pth", "above/mine/other.pth"] {
+        std::fs::copy(&tiny, place.path().join(name)).unwrap();
+    }
+    for (to, other) in [
+        ("mine/trained.pth", "mine/other.pth"),
+        ("above/trained.pth", "above/mine/other.pth"),
+    ] {
+        let said = refused(&place, &tiny, &["--size", TINY, "--save", to]);
+        assert!(
+            said.contains(other) && said.contains("a folder of its own"),
+            "{said}"
+        );
+    }
+    // A safetensors file says by itself what it is.
+    copied(&place, "hf-tied-safetensors");
+    let args = ["--checkpoint", "m", "--save", "mine/trained.safetensors"];
+    let losses = finetune(&place, &args);
+    assert!(!place.path().join("mine/config.json").exists());
+    let again = finetune(&place, &["--checkpoint", "mine/trained.safetensors"]);
+    assert_eq!(again[0], losses[1]);
+}

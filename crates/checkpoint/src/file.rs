@@ -26,9 +26,7 @@ impl fmt::Display for Special {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Special::Folder => "it is a folder",
-            Special::Pipe => {
-                "it is a pipe, and weights are read at any place: write it to a file first"
-            }
+            Special::Pipe => "it is a pipe: write what comes out of it to a file first",
             Special::Socket => "it is a socket",
             Special::Device => "it is a device",
             Special::Unknown => "it is something that only this system knows",

@@ -37,6 +37,7 @@ mod pth;
 mod reader;
 mod strided;
 mod synthetic;
+mod whole;
 mod write;
 
 pub use digest::{Digest, Hasher};
@@ -49,4 +50,5 @@ pub use index::{Checkpoint, TensorRange};
 pub use map::{Mapped, PrivateMap};
 pub use reader::{Access, Aligned, Reader, blocks, open, read_at};
 pub use synthetic::Synthetic;
+pub use whole::{read_text, read_whole};
 pub use write::{PARTIAL_PREFIX, TensorMeta, Written, write, write_with_metadata};

@@ -52,11 +52,11 @@ impl Written {
 
 /// Writes a checkpoint to `path`: under a temporary name beside it, renamed when it is complete and
 /// synced, so that whatever bears the name is whole. Memory is bounded by the pieces that `fill` hands
-/// out, whatever the size of the model.
+/// out, whatever the size of the model. A file that is there is replaced, and so is an empty folder.
 ///
 /// # Errors
 ///
-/// If the disk refuses, `fill` fails, or hands out another number of bytes than the tensor has.
+/// If the disk refuses, there is a folder with something in it, `fill` fails, or hands out another number of bytes than the tensor has.
 pub fn write(
     path: &Path,
     format: Format,
@@ -95,7 +95,8 @@ pub fn write_with_metadata(
         },
     )?;
     if path.is_dir() {
-        std::fs::remove_dir_all(path).map_err(Error::io(path, "replace"))?;
+        // An empty one: whatever is in another is not ours to remove.
+        std::fs::remove_dir(path).map_err(Error::io(path, "replace"))?;
     }
     std::fs::rename(&unfinished, path).map_err(Error::io(path, "rename to"))?;
     Ok(written)

@@ -32,6 +32,7 @@ mod finite;
 mod layout;
 mod measures;
 pub mod meter;
+mod optimizer_state;
 mod outcome;
 mod platform;
 pub mod quantise;
@@ -53,9 +54,12 @@ pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
 };
-pub use layout::{Blocks, Essential, FileTensor, Layouts, Named, Reading, Tables, write_tensors};
+pub use layout::{
+    Blocks, Essential, FileTensor, Layouts, MAX_LAYOUT_BYTES, Named, Reading, Tables, write_tensors,
+};
 pub use measures::Measures;
 pub use meter::{Phase, Quantity, Sample, Spoiling};
+pub use optimizer_state::is_optimizer_state;
 pub use outcome::{Compared, Logits, Outcome, Status, VerifiedBy};
 pub use platform::{Filling, Host, Platform};
 pub use reference::{

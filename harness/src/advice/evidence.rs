@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use checkpoint::read_text;
 use lab::MemoryModel;
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use super::situation::Situation;
 use crate::configuration::{Code, Configuration};
 use crate::driver::{device_name, is_software};
 use crate::record::Record;
-use crate::results::MACHINE;
+use crate::results::{MACHINE, MAX_MACHINE_BYTES};
 
 /// Where runs were made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,7 +114,7 @@ fn folders(root: &Path, depth: usize) -> Vec<PathBuf> {
 
 /// Of the record of the machine in a folder of results.
 fn hardware(folder: &Path) -> Option<String> {
-    let machine = std::fs::read_to_string(folder.join(MACHINE)).ok()?;
+    let machine = read_text(&folder.join(MACHINE), MAX_MACHINE_BYTES).ok()?;
     let machine: toml::Table = machine.parse().ok()?;
     let cpu = machine.get("cpu")?.as_str()?;
     let cores = machine.get("logical_cores")?.as_integer()?;

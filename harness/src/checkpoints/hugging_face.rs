@@ -7,7 +7,7 @@ use checkpoint::{Format, PARTIAL_PREFIX, TensorMeta};
 use gpt2::Config;
 use lab::{FileTensor, Layouts, write_tensors};
 
-use super::{Ready, Store, configuration, hold, metas, progress, remove_partial};
+use super::{Ready, Store, configuration, hold, made, metas, progress, remove_partial};
 use crate::exit::Ended;
 use crate::interrupt;
 
@@ -21,10 +21,15 @@ pub const FORMATS: [Format; 4] = [
 
 /// The folder that it is written to.
 pub fn folder(ready: &Ready, format: Format) -> PathBuf {
-    ready.folder.join(match format {
+    ready.folder.join(name(format))
+}
+
+/// What that folder is called.
+pub fn name(format: Format) -> String {
+    match format {
         Format::Safetensors => "hugging-face".to_owned(),
         other => format!("hugging-face-{other}"),
-    })
+    }
 }
 
 /// Bytes on disk that it takes.
@@ -32,7 +37,7 @@ pub fn bytes(ready: &Ready, format: Format) -> anyhow::Result<u64> {
     Ok(format.disk_bytes(&in_the_file(&tensors(ready)?)))
 }
 
-/// Writes it: what bears the folder's name is whole.
+/// Writes it. What a user put into the folder, such as a tokenizer, stays there.
 pub fn write(store: &Store, ready: &Ready, format: Format) -> anyhow::Result<PathBuf> {
     if ready.is_of_a_copy() {
         store.prepare(ready, Format::Safetensors)?;
@@ -74,10 +79,7 @@ pub fn write(store: &Store, ready: &Ready, format: Format) -> anyhow::Result<Pat
         written => written?,
     };
     configuration::write(&unfinished, &config)?;
-    if to.exists() {
-        std::fs::remove_dir_all(&to).with_context(cannot)?;
-    }
-    std::fs::rename(&unfinished, &to).with_context(cannot)?;
+    made::install(&unfinished, &to, &config)?;
     Ok(to)
 }
 

@@ -1,21 +1,25 @@
 //! The folder of checkpoints: what is prepared there, what was imported, and what a run needs of it.
 
 mod adapter;
+mod beside;
 mod cast;
 pub mod configuration;
 pub mod derive;
 mod hold;
 pub mod hugging_face;
 mod import;
+mod made;
 mod masks;
+pub mod replacing;
 mod sidecar;
 pub mod trained;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
-use checkpoint::{Checkpoint, Digest, Dtype, Error, Format, Hasher, Synthetic, TensorMeta};
+use checkpoint::{Checkpoint, Dtype, Error, Format, Hasher, PARTIAL_PREFIX, Synthetic, TensorMeta};
 use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
 use lab::{Layouts, Named, Reading};
@@ -28,6 +32,9 @@ pub use sidecar::Sidecar;
 
 /// Chooses the weights of prepared checkpoints.
 const SEED: u64 = 20260101;
+
+/// What the file of the reference logits is called.
+const REFERENCE: &str = "reference.safetensors";
 
 /// A checkpoint that runs can load, in one or more formats.
 #[derive(Debug, Clone)]
@@ -111,12 +118,17 @@ impl Ready {
 
     /// The digests of its tensors.
     pub fn sidecar(&self) -> PathBuf {
-        self.folder.join("digests.json")
+        self.folder.join(sidecar::FILE)
+    }
+
+    /// Takes hold of its folder: nobody else makes or clears away anything there meanwhile.
+    pub fn hold(&self) -> anyhow::Result<File> {
+        hold(&self.folder)
     }
 
     /// The logits that a loaded model must compute.
     pub fn reference(&self) -> PathBuf {
-        self.folder.join("reference.safetensors")
+        self.folder.join(REFERENCE)
     }
 
     /// The format of a whole state dict: an imported file's own, where it is one.
@@ -314,9 +326,10 @@ impl Store {
             .into_iter()
             .flatten()
             .try_for_each(|path| recordable(path))?;
+        let size = Size::of(config);
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-        let key = Digest::of(path.as_os_str().as_encoded_bytes()).to_string();
-        let folder = self.root.join(format!("{stem}-{}", &key[..8]));
+        let key = key_of(&path, &reading.reading(), dtype, size)?;
+        let folder = self.root.join(format!("{stem}-{key:.16}"));
         Ok(Ready {
             folder,
             imported: Some(Imported {
@@ -331,7 +344,7 @@ impl Store {
                     && !is_cast,
                 is_cast,
             }),
-            size: Size::of(config),
+            size,
             dtype,
             ignored: opened.ignored.clone(),
             skipped: opened.unexpected.len(),
@@ -359,12 +372,9 @@ impl Store {
         let sidecar = if let Some(current) = current {
             current
         } else {
-            if ready.folder.exists() {
-                std::fs::remove_dir_all(&ready.folder)
-                    .with_context(|| format!("{}: cannot be replaced", ready.folder.display()))?;
-            }
             std::fs::create_dir_all(&ready.folder)
                 .with_context(|| format!("{}: cannot be created", ready.folder.display()))?;
+            made::remove(&ready.folder, &ready.size.config())?;
             let bytes = tensors.iter().map(|tensor| tensor.bytes()).sum();
             let bar = progress("digesting", file, bytes);
             let mut digests = BTreeMap::new();
@@ -396,6 +406,16 @@ fn recordable(path: &Path) -> anyhow::Result<()> {
         path.display()
     );
     Ok(())
+}
+
+/// Tells a reading of a file from another: what is made of each lies in a folder of its own, so that two at a time do not take
+/// away what the other reads.
+fn key_of(path: &Path, reading: &Reading, dtype: Dtype, size: Size) -> anyhow::Result<String> {
+    let layout = sidecar::digest_of_layout(reading)?;
+    let mut hasher = Hasher::default();
+    hasher.update(path.as_os_str().as_encoded_bytes());
+    hasher.update(format!("\0{:?} {layout:?} {dtype} {size}", reading.key).as_bytes());
+    Ok(hasher.finish().to_string())
 }
 
 /// Bytes free for this user on the disk that holds `path` or would hold it.
@@ -484,13 +504,21 @@ fn write(
             Ok(())
         })
     };
-    let written = checkpoint::write_with_metadata(path, format, metas, &about, &mut fill)?;
+    let folder = path.parent().context("a file lies in a folder")?;
+    let cannot = || format!("{}: cannot be written", path.display());
+    std::fs::create_dir_all(folder).with_context(cannot)?;
+    let partial = tempfile::Builder::new()
+        .prefix(PARTIAL_PREFIX)
+        .tempdir_in(folder)
+        .with_context(cannot)?;
+    let unfinished = partial.path().join("checkpoint");
+    let written = checkpoint::write_with_metadata(&unfinished, format, metas, &about, &mut fill)?;
     // Of a folder of shards, all that is the model's is in it.
-    let is_folder_of_shards = matches!(format, Format::Sharded | Format::ShardedPth);
-    let beside = path.parent().into_iter();
-    for folder in beside.chain(is_folder_of_shards.then_some(path)) {
-        configuration::write(folder, config)?;
+    if matches!(format, Format::Sharded | Format::ShardedPth) {
+        configuration::write(&unfinished, config)?;
     }
+    made::install(&unfinished, path, config)?;
+    configuration::write(folder, config)?;
     bar.finish_and_clear();
     Ok(written)
 }

@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
-use checkpoint::{Checkpoint, Digest, Dtype, Hasher};
+use checkpoint::{Checkpoint, Digest, Dtype, Hasher, read_whole};
 use gpt2::Size;
-use lab::Reading;
+use lab::{MAX_LAYOUT_BYTES, Reading};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic;
 
+/// What it is called.
+pub const FILE: &str = "digests.json";
+/// A line for each tensor: anything larger is none.
+const MAX_BYTES: u64 = 64 << 20;
 /// Raised when prepared weights or the sidecar change.
 const SCHEMA: u32 = 2;
 
@@ -78,6 +82,14 @@ impl Stamp {
     }
 }
 
+/// The digest of a layout file that a checkpoint is read with, where there is one.
+pub fn digest_of_layout(reading: &Reading) -> anyhow::Result<Option<Digest>> {
+    let layout = reading.layout.as_ref();
+    let digest =
+        layout.map(|layout| anyhow::Ok(Digest::of(&read_whole(layout, MAX_LAYOUT_BYTES)?)));
+    digest.transpose()
+}
+
 impl Origin {
     /// The files of a checkpoint, as they are now.
     pub fn of(checkpoint: &Checkpoint, reading: &Reading, dtype: Dtype) -> anyhow::Result<Origin> {
@@ -89,11 +101,7 @@ impl Origin {
             files: files.collect::<anyhow::Result<_>>()?,
             dtype,
             key: reading.key.clone(),
-            layout: reading
-                .layout
-                .as_ref()
-                .map(|layout| anyhow::Ok(Digest::of(&std::fs::read(layout)?)))
-                .transpose()?,
+            layout: digest_of_layout(reading)?,
         })
     }
 }
@@ -122,7 +130,7 @@ impl Sidecar {
 
     /// Reads it.
     pub fn load(path: &Path) -> anyhow::Result<Sidecar> {
-        let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let text = read_whole(path, MAX_BYTES)?;
         serde_json::from_slice(&text)
             .with_context(|| format!("{}: is no list of digests", path.display()))
     }

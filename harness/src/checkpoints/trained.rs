@@ -7,8 +7,9 @@ use checkpoint::{Dtype, Format, TensorMeta};
 use gpt2::Size;
 use lab::{Layouts, Saving};
 
-use super::{Ready, Store, configuration, free_disk_bytes, metas};
+use super::{Ready, Store, beside, configuration, free_disk_bytes, metas};
 use crate::cli::{ModelArgs, ReadingArgs};
+use crate::exit::Ended;
 use crate::units;
 
 /// A trained model's checkpoint.
@@ -16,6 +17,7 @@ pub struct Target {
     pub saving: Saving,
     reading: ReadingArgs,
     size: Size,
+    writes_configuration: bool,
 }
 
 impl Target {
@@ -48,6 +50,23 @@ impl Target {
                 configuration::FILE
             )
         })?;
+        let has_configuration = folder.join(configuration::FILE).exists();
+        let other = match has_configuration {
+            true => None,
+            false => beside::other_checkpoint(&folder, path),
+        };
+        // A safetensors file says by itself what another says in a file beside it.
+        if let Some(other) = &other
+            && format != Format::Safetensors
+        {
+            let message = format!(
+                "--save {}: a {} would be written beside it, and change what is read of {}: save it in a folder of its own",
+                path.display(),
+                configuration::FILE,
+                other.display()
+            );
+            return Err(Ended::Usage(message).into());
+        }
         let written: Vec<TensorMeta> = tensors.iter().map(|tensor| tensor.meta.clone()).collect();
         let needed = format.disk_bytes(&written);
         if let Some(free) = free_disk_bytes(path) {
@@ -72,10 +91,11 @@ impl Target {
                 ..args.reading.clone()
             },
             size: ready.size,
+            writes_configuration: !has_configuration && other.is_none(),
         })
     }
 
-    /// Writes the model's configuration beside it, where none is, and checks that what lies there now is the model that was
+    /// Writes the model's configuration beside it, where none is and it tells of no other model, and checks that what lies there now is the model that was
     /// trained.
     pub fn finish(&self, store: &Store) -> anyhow::Result<()> {
         let path = &self.saving.path;
@@ -83,7 +103,7 @@ impl Target {
             true => path.clone(),
             false => parent(path),
         };
-        if !folder.join(configuration::FILE).exists() {
+        if self.writes_configuration {
             configuration::write(&folder, &self.size.config())?;
         }
         let read = store

@@ -10,9 +10,8 @@ use crate::cli::ExplainArgs;
 use crate::driver::device_name;
 use crate::exit::Ended;
 use crate::manifest::{Manifest, experiment_names, unknown_experiment};
-use crate::presentation::MANIFEST;
 use crate::record::{self, Record};
-use crate::results::{read_runs, read_timeline};
+use crate::results::{MANIFEST, read_runs, read_timeline};
 use crate::{house, recorded, registry, units};
 
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<()> {

@@ -39,6 +39,11 @@ pub fn overhead(args: &OverheadArgs) -> anyhow::Result<()> {
     let store = Store::new(args.store.checkpoints.clone());
     let caps = HostCaps::detect();
     let machine = Machine::detect(None, &lab::find_devices(), store.root(), &caps);
+    let out = args.out.clone().unwrap_or_else(|| {
+        let folder = checkout::folder(RUNS).join(&machine.machine);
+        folder.join("overhead.csv")
+    });
+    refuse_foreign(&out)?;
     let executor = Executor::new(600, caps)?;
     let bar = ProgressBar::new(u64::from(args.pairs) * args.only.len() as u64);
     let style = "{bar:24} {pos}/{len} pairs {elapsed_precise}";
@@ -79,10 +84,6 @@ pub fn overhead(args: &OverheadArgs) -> anyhow::Result<()> {
         }
     }
     bar.finish_and_clear();
-    let out = args.out.clone().unwrap_or_else(|| {
-        let folder = checkout::folder(RUNS).join(&machine.machine);
-        folder.join("overhead.csv")
-    });
     write(&pairs, &out)?;
     println!("{}", sheet(&pairs).terminal());
     println!("pairs: {}", out.display());
@@ -91,12 +92,28 @@ pub fn overhead(args: &OverheadArgs) -> anyhow::Result<()> {
 
 /// A recorded measurement as a table, for the README.
 pub fn markdown(path: &Path) -> anyhow::Result<String> {
+    Ok(sheet(&read(path)?).markdown())
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<Pair>> {
     let rows = csv::Reader::from_path(path)
         .with_context(|| path.display().to_string())?
         .into_deserialize();
     let pairs: Result<Vec<Pair>, _> = rows.collect();
-    let pairs = pairs.with_context(|| path.display().to_string())?;
-    Ok(sheet(&pairs).markdown())
+    pairs.with_context(|| path.display().to_string())
+}
+
+/// That what is there, if anything, is an earlier measurement: it is replaced.
+fn refuse_foreign(path: &Path) -> Result<(), Ended> {
+    let is_there = path.symlink_metadata().is_ok();
+    let is_ours = || path.is_file() && read(path).is_ok_and(|pairs| !pairs.is_empty());
+    match is_there && !is_ours() {
+        true => Err(Ended::Usage(format!(
+            "--out {}: is there, and no file of pairs: choose another name",
+            path.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn specification(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Result<Specification> {
@@ -244,5 +261,19 @@ mod tests {
             table.contains("| naive | 3 | 2.00 s | 2.04 s | +1.0 % | +0.0 % to +2.0 % | +1.0 % |"),
             "{table}"
         );
+        assert!(refuse_foreign(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_no_earlier_measurement_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.csv");
+        assert!(refuse_foreign(&path).is_ok());
+        for text in ["", "mine\n", "a,b\n1,2\n"] {
+            std::fs::write(&path, text).unwrap();
+            let said = refuse_foreign(&path).unwrap_err().to_string();
+            assert!(said.contains("mine.csv"), "{said}");
+        }
+        assert!(refuse_foreign(folder.path()).is_err());
     }
 }

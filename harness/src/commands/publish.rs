@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use checkpoint::read_text;
 
 use crate::checkout::{self, shown};
 use crate::cli::PublishArgs;
 use crate::committed::{Place, make};
-use crate::manifest::Manifest;
-use crate::presentation::MANIFEST;
+use crate::manifest::{MAX_BYTES, Manifest};
 use crate::record::Record;
-use crate::results::{MACHINE, read_rows, read_runs};
+use crate::results::{MACHINE, MANIFEST, read_rows, read_runs};
 
 pub fn publish(args: &PublishArgs) -> anyhow::Result<()> {
     let root = match checkout::root() {
@@ -109,7 +109,7 @@ fn refuse_incomplete(records: &[Record], from: &Path) -> anyhow::Result<()> {
     let last = records.last().expect("a folder without rows is not read");
     let text = |name: &str| {
         let path = from.join(name);
-        let text = std::fs::read_to_string(&path);
+        let text = read_text(&path, MAX_BYTES);
         text.with_context(|| {
             format!(
                 "{}: belongs to the rows, and cannot be read",

@@ -16,9 +16,9 @@ use crate::findings::Findings;
 use crate::machine::{self, Machine};
 use crate::manifest::{self, Devices, Manifest};
 use crate::plan::plan;
-use crate::presentation::{MANIFEST, Presentation};
+use crate::presentation::Presentation;
 use crate::record::Record;
-use crate::results::Results;
+use crate::results::{MACHINE, MANIFEST, Results};
 use crate::summary::Spoilt;
 use crate::supply::Supply;
 use crate::{atomic, house, interrupt};
@@ -74,7 +74,7 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
         checkout::folder(RUNS).join(&machine.machine).join(folder)
     });
     let (results, records) = Results::open(&out, options.resume)?;
-    atomic::write(&out.join("machine.toml"), toml::to_string(&machine)?)?;
+    atomic::write(&out.join(MACHINE), toml::to_string(&machine)?)?;
     atomic::write(&out.join(MANIFEST), &manifest.text)?;
     let mut execution = Execution {
         options,

@@ -2,13 +2,12 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
 
 use anyhow::{Context, bail};
 use checkpoint::Format;
 use lab::{FineTuning, HostLimits, Reading, Reads, Registered, RunSpec, Task, Told, Tuning};
 
-use crate::checkpoints::{Ready, Sidecar, Store, trained};
+use crate::checkpoints::{Ready, Sidecar, Store, replacing, trained};
 use crate::cli::{FinetuneArgs, GenerateArgs, ModelArgs, TextArgs};
 use crate::deadline::Deadline;
 use crate::exit::Ended;
@@ -67,6 +66,7 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
         return Err(Ended::Usage(message.to_owned()).into());
     }
     let (_, tokens) = tokens(&args.text)?;
+    replacing::check(args)?;
     let model = Model::find(&args.model)?;
     let target = args.save.as_deref().map(|path| {
         let dtype = model.trained_in();
@@ -75,11 +75,6 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
     let target = target.transpose()?;
     if let Some(path) = &args.save_optimizer {
         trained::check_file(path)?;
-        let absolute = |path: &Path| std::path::absolute(path).ok();
-        if args.save.as_deref().and_then(absolute) == absolute(path) {
-            let message = "--save and --save-optimizer are one file: give each its own";
-            return Err(Ended::Usage(message.to_owned()).into());
-        }
     }
     let task = Task::FineTune(FineTuning {
         tokens,

@@ -249,10 +249,13 @@ impl External {
     }
 }
 
+/// More than any vocabulary has.
+const MAX_LOGITS_BYTES: u64 = 1 << 30;
+
 /// Its logits against the reference: the parameters themselves cannot be read from outside.
 fn check_logits(logits: &Path, request: &Request<'_>) -> Result<f64, String> {
-    let bytes = std::fs::read(logits)
-        .map_err(|error| format!("{}: cannot be read: {error}", logits.display()))?;
+    let bytes =
+        checkpoint::read_whole(logits, MAX_LOGITS_BYTES).map_err(|error| error.to_string())?;
     let (numbers, _) = bytes.as_chunks::<4>();
     let logits: Vec<f32> = numbers
         .iter()

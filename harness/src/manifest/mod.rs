@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use checkpoint::{Dtype, Format};
+use checkpoint::{Dtype, Format, read_text};
 use gpt2::Size;
 use lab::{CacheState, DeviceSpec, Tuning};
 use serde::Deserialize;
@@ -25,6 +25,9 @@ use crate::units::ByteSize;
 use external::ExternalTable;
 use tuning::TuningTable;
 use words::{checked, explain, parse};
+
+/// A manifest is written by hand.
+pub const MAX_BYTES: u64 = 1 << 20;
 pub use words::{experiment_names, parse_device, parse_size, unknown, unknown_experiment};
 
 /// A checked manifest.
@@ -194,12 +197,8 @@ impl Manifest {
 
     /// Reads and checks the manifest of this name that is kept at `path`.
     pub fn load_as(name: String, path: &Path) -> anyhow::Result<Manifest> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Ended::Usage(format!(
-                "{}: the manifest cannot be read: {error}",
-                path.display()
-            ))
-        })?;
+        let text = read_text(path, MAX_BYTES)
+            .map_err(|error| Ended::Usage(format!("the manifest cannot be read: {error}")))?;
         Ok(Manifest::parse(name, &path.display().to_string(), &text).map_err(Ended::Usage)?)
     }
 

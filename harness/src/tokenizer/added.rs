@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use checkpoint::read_whole;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenizers::AddedToken;
+
+use super::MAX_BYTES;
 
 /// The mark of a text's end: part of GPT-2's vocabulary, and told in none of the files of some.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -117,7 +120,7 @@ fn file<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Option
     if !path.exists() {
         return Ok(None);
     }
-    let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    let text = read_whole(&path, MAX_BYTES)?;
     let read = serde_json::from_slice(&text);
     read.map(Some)
         .with_context(|| format!("{}: cannot be read", path.display()))

@@ -42,6 +42,8 @@ const BUILT_IN: [&str; 5] = [
     include_str!("nanogpt.toml"),
     include_str!("burn.toml"),
 ];
+/// A layout file is written by hand.
+pub const MAX_LAYOUT_BYTES: u64 = 1 << 20;
 /// Stands for a layer's number in names.
 const LAYER: &str = "{layer}";
 
@@ -243,7 +245,7 @@ impl Layouts {
     ///
     /// If the file cannot be read, or is no layout.
     pub fn read(path: &Path) -> Result<Layouts, Error> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, &error))?;
+        let text = checkpoint::read_text(path, MAX_LAYOUT_BYTES)?;
         let wrong = |reason: String| Error::Setup(format!("{}: {reason}", path.display()));
         let layout: Layout = toml::from_str(&text).map_err(|error| {
             wrong(format!(

@@ -22,16 +22,12 @@ use checkpoint::{Checkpoint, Dtype, Format, TensorMeta};
 use gpt2::Gpt2;
 
 use super::saving::read_rows;
+use crate::optimizer_state::{MOMENTS, MOST_STEPS, STEP, steps};
 use crate::platform::Platform;
 use crate::usage::say;
 use crate::{Blocks, Error, FileTensor, Run, Tell, Told, write_tensors};
 
 type Adam<B> = OptimizerAdaptor<AdamW, Gpt2<Autodiff<B>>, Autodiff<B>>;
-
-const STEP: &str = "step";
-const MOMENTS: [&str; 2] = ["exp_avg", "exp_avg_sq"];
-/// Up to here a float of 32 bits counts.
-const MOST_STEPS: usize = 1 << 24;
 
 /// A moment's shards: the rows that each has, and its elements.
 type Shards<B> = Vec<(Range<usize>, Tensor<B, 1>)>;
@@ -204,22 +200,4 @@ fn record<B: Platform, const D: usize>(
         max_moment_2: None,
     };
     AdaptorRecord::from_state::<D>(AdamWState::new(momentum))
-}
-
-/// How many steps it is the state after.
-fn steps(state: &Checkpoint) -> Result<usize, String> {
-    let step = state
-        .tensor(STEP, &[1])
-        .map_err(|error| error.to_string())?;
-    if step.dtype != Dtype::F32 {
-        return Err(format!("`{STEP}` is {}, not f32", step.dtype));
-    }
-    let mut bytes = [0; 4];
-    step.read_rows(0..1, &mut bytes)
-        .map_err(|error| error.to_string())?;
-    let steps = f32::from_le_bytes(bytes);
-    match steps.fract() == 0.0 && (1.0..=MOST_STEPS as f32).contains(&steps) {
-        true => Ok(steps as usize),
-        false => Err(format!("`{STEP}` is {steps}, which is no number of steps")),
-    }
 }
