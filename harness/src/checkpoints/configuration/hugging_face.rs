@@ -16,10 +16,12 @@ const HARMLESS: &[&str] = &[
     "_num_labels",
     "attn_implementation",
     "attn_pdrop",
+    "author",
     "bad_words_ids",
     "begin_suppress_tokens",
     "bos_token_id",
     "chunk_size_feed_forward",
+    "created_date",
     "custom_pipelines",
     "decoder_start_token_id",
     "diversity_penalty",
@@ -40,6 +42,7 @@ const HARMLESS: &[&str] = &[
     "keys_to_ignore_at_inference",
     "label2id",
     "length_penalty",
+    "license",
     "max_length",
     "min_length",
     "name_or_path",
@@ -53,6 +56,7 @@ const HARMLESS: &[&str] = &[
     "output_past",
     "output_scores",
     "pad_token_id",
+    "predict_special_tokens",
     "prefix",
     "problem_type",
     "remove_invalid_values",
@@ -264,7 +268,12 @@ impl Reading<'_> {
 
     fn architectures(&mut self) {
         let names = self.object["architectures"].as_array();
-        let is_gpt2 = |name: &Value| name.as_str().is_some_and(|name| CLASSES.contains(&name));
+        // TensorFlow's and Flax's classes of a model compute what PyTorch's does.
+        let is_known = |name: &str| {
+            let without = name.strip_prefix("TF").or(name.strip_prefix("Flax"));
+            CLASSES.contains(&without.unwrap_or(name))
+        };
+        let is_gpt2 = |name: &Value| name.as_str().is_some_and(is_known);
         let are_gpt2 = names.is_some_and(|names| names.iter().all(is_gpt2));
         if !are_gpt2 && !self.object["architectures"].is_null() {
             self.refuse::<()>("architectures", "this is for GPT-2");
@@ -385,6 +394,20 @@ mod tests {
                 "{error}\nshould contain {expected}"
             );
         }
+    }
+
+    #[test]
+    fn what_people_add_on_the_hub_and_classes_of_other_frameworks_change_nothing() {
+        for value in [
+            json!({"author": "a", "created_date": "b", "license": "c"}),
+            json!({"predict_special_tokens": true}),
+            json!({"architectures": ["TFGPT2LMHeadModel"]}),
+            json!({"architectures": ["FlaxGPT2Model"]}),
+        ] {
+            assert!(read_value(value.clone(), &[]).is_ok(), "{value}");
+        }
+        let error = read_value(json!({"architectures": ["TFBertModel"]}), &[]).unwrap_err();
+        assert!(error.contains("`architectures`"), "{error}");
     }
 
     #[test]
