@@ -491,6 +491,12 @@ fn what_is_there_and_cannot_be_read_is_not_taken_for_absent() {
             "{name}: {said}"
         );
     }
+    // What the model may not depend on is passed over.
+    let place = Place::new();
+    let extra = ("extra", Dtype::F64, vec![2], doubles(2));
+    write_changed(&place, "hf-tied-safetensors", vec![extra]);
+    let (_, said, went_well) = generate(&place, "model.safetensors", &[]);
+    assert!(went_well, "{said}");
     // Every bias of the model.
     let place = Place::new();
     let biases = [

@@ -359,20 +359,24 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
     let only_unexpected = missing.is_empty() && misshapen.is_empty();
     let mut essential = None;
     let mut unexpected = Vec::new();
-    let readable = opened.unexpected.iter();
-    let readable = readable.map(|(name, shape)| (name, format!("{} {shape:?}", quoted(name))));
-    let unreadable = opened.unreadable.iter().map(|other| {
-        let described = format!("{}, which {}", quoted(&other.name), other.reason);
-        (&other.name, described)
-    });
-    for (name, described) in readable.chain(unreadable) {
+    for (name, shape) in &opened.unexpected {
         // One is enough to refuse the checkpoint.
         let is_first = essential.is_none();
         let reason = is_first.then(|| opened.essential(name)).flatten();
         if strict || (only_unexpected && reason.is_some()) {
-            unexpected.push(described);
+            unexpected.push(format!("{} {shape:?}", quoted(name)));
         }
         essential = essential.or(reason.map(|reason| (name, reason)));
+    }
+    for other in &opened.unreadable {
+        // What is no weight by its type, a counter or an empty buffer, is passed over where nothing depends on it.
+        let Some(reason) = opened.essential(&other.name) else {
+            continue;
+        };
+        if strict || only_unexpected {
+            unexpected.push(format!("{}, which {}", quoted(&other.name), other.reason));
+        }
+        essential.get_or_insert((&other.name, reason));
     }
     let mut message = String::new();
     for (what, list) in [

@@ -347,7 +347,7 @@ impl Store {
             size,
             dtype,
             ignored: opened.ignored.clone(),
-            skipped: opened.unexpected.len(),
+            skipped: opened.unexpected.len() + opened.unreadable.len(),
             identity: String::new(),
         })
     }

@@ -276,7 +276,8 @@ impl Layout {
                 (false, false) => found.unexpected.push(tensor.clone()),
             }
         }
-        // A number or a text is none of the model's; what is asked for is named where it is missing.
+        // A number or a text is none of the model's; what is asked for is named where it is missing. What an index lists, no file
+        // has and nobody asks for is nothing.
         let wanted: HashSet<&str> = found.sources.values().map(|name| &**name).collect();
         for (other, name) in checkpoint.others().iter().zip(&others) {
             match (wanted.contains(&**name), is_ignored(name)) {
@@ -285,7 +286,11 @@ impl Layout {
                     found.ignored.push(name.clone());
                     found.odd_masks.push(other.clone());
                 }
-                (false, false) if other.reason == Unreadable::NoTensor => {}
+                (false, false)
+                    if matches!(
+                        other.reason,
+                        Unreadable::NoTensor | Unreadable::Missing { .. }
+                    ) => {}
                 (false, false) => found.unreadable.push(other.clone()),
             }
         }
