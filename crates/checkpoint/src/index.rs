@@ -396,6 +396,13 @@ impl TensorRange {
         self.offset.checked_add(bytes)
     }
 
+    /// Number of bytes; `None` where that is no number.
+    pub(crate) fn bytes_in_memory(&self) -> Option<u64> {
+        let mut sizes = self.shape.iter();
+        let elements = sizes.try_fold(1u64, |all, &size| all.checked_mul(size as u64));
+        elements?.checked_mul(self.dtype.bytes())
+    }
+
     /// That its elements lie within the file, and can be read from there.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refused = |reason| Err(Error::invalid(&self.file, reason));
@@ -409,14 +416,8 @@ impl TensorRange {
                 self.shape
             ));
         }
-        let bytes = |elements: u64| elements.checked_mul(self.dtype.bytes());
         // In memory it has more elements than in the file where a stride is 0, but not without end.
-        let in_memory = self
-            .shape
-            .iter()
-            .try_fold(1u64, |elements, &size| elements.checked_mul(size as u64))
-            .and_then(bytes)
-            .filter(|&bytes| bytes <= length);
+        let in_memory = self.bytes_in_memory().filter(|&bytes| bytes <= length);
         match self.end().filter(|_| in_memory.is_some()) {
             Some(end) if end <= length => Ok(()),
             Some(end) => refused(format!(

@@ -206,3 +206,24 @@ fn a_tensor_that_lies_in_a_file_and_in_no_index_is_the_models_all_the_same() {
     let opened = Checkpoint::open(&path).unwrap();
     assert!(opened.find("b").is_some());
 }
+
+#[test]
+fn what_cannot_be_read_in_another_part_than_the_index_says_is_there_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = format!(r#"{{"a":"{FIRST}","b":"{FIRST}","c":"{SECOND}"}}"#);
+    shards(folder.path(), &format!(r#"{{"weight_map":{map}}}"#));
+    let header = r#"{"b":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}"#;
+    let mut second = (header.len() as u64).to_le_bytes().to_vec();
+    second.extend(header.as_bytes());
+    second.extend([0; 8]);
+    std::fs::write(folder.path().join(SECOND), second).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let reason = |name: &str| {
+        let mut others = checkpoint.others().iter();
+        others
+            .find(|other| other.name == name)
+            .map(|other| other.reason.clone())
+    };
+    assert_eq!(reason("b"), Some(Unreadable::Dtype("F64".to_owned())));
+    assert!(matches!(reason("c"), Some(Unreadable::Missing { .. })));
+}

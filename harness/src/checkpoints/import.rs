@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use checkpoint::{Dtype, TensorRange, Unreadable, quoted};
+use checkpoint::{Dtype, Other, TensorRange, Unreadable, quoted};
 use gpt2::{Activation, Config, Size, Variant};
 use lab::{Essential, Named, Tables};
 
@@ -368,15 +368,12 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
         }
         essential = essential.or(reason.map(|reason| (name, reason)));
     }
-    for other in &opened.unreadable {
-        // What is no weight by its type, a counter or an empty buffer, is passed over where nothing depends on it.
-        let Some(reason) = opened.essential(&other.name) else {
-            continue;
-        };
-        if strict || only_unexpected {
+    for other in opened.unreadable.iter().filter(|other| !is_harmless(other)) {
+        let reason = opened.essential(&other.name);
+        if strict || (only_unexpected && reason.is_some()) {
             unexpected.push(format!("{}, which {}", quoted(&other.name), other.reason));
         }
-        essential.get_or_insert((&other.name, reason));
+        essential = essential.or(reason.map(|reason| (&other.name, reason)));
     }
     let mut message = String::new();
     for (what, list) in [
@@ -405,6 +402,24 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
         opened.layout
     );
     Ok(())
+}
+
+/// Whether an entry that cannot be read is known to change nothing: what is no tensor at all, outside of the model's modules where
+/// the name does not say better, counters, and the numbers of positions.
+fn is_harmless(other: &Other) -> bool {
+    const COUNTERS: [&str; 5] = [
+        "global_step",
+        "n_averaged",
+        "num_batches_tracked",
+        "position_ids",
+        "step",
+    ];
+    let last = other.name.rsplit('.').next().unwrap_or_default();
+    match other.reason {
+        Unreadable::NoTensor => !other.name.contains('.') || last == "_extra_state",
+        Unreadable::Dtype(_) => COUNTERS.contains(&last),
+        _ => false,
+    }
 }
 
 /// The first of a list, and how many more there are.

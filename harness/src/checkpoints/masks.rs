@@ -1,7 +1,7 @@
 //! What a state dict keeps beside its weights: the attention's masks. GPT-2 hides what comes later, and nothing else; a model that
 //! masks otherwise is another.
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use checkpoint::{Dtype, Other, TensorRange, quoted};
 use lab::Named;
 
@@ -23,8 +23,8 @@ pub fn check(opened: &Named) -> anyhow::Result<()> {
         );
     }
     for mask in &opened.odd_masks {
-        let Some(bytes) = &mask.bytes else {
-            continue;
+        let Some(bytes) = mask.bytes.as_ref().filter(|_| mask.reason.is_counted()) else {
+            bail!("{path}: its {} {}", quoted(&mask.name), mask.reason);
         };
         let shape = &bytes.shape[..bytes.shape.len() - 1];
         ensure!(
@@ -53,10 +53,18 @@ fn is_causal(
     shape: &[usize],
     elements: &mut Elements<'_>,
 ) -> anyhow::Result<bool> {
+    let elements_there = shape
+        .iter()
+        .try_fold(1usize, |all, &size| all.checked_mul(size));
     let context = match shape {
-        [] | [1] => None,
+        _ if mask.name.ends_with("masked_bias") => match elements_there {
+            Some(1) => None,
+            _ => return Ok(false),
+        },
         [.., rows, columns]
-            if rows == columns && shape.iter().product::<usize>() == rows * columns =>
+            if rows == columns
+                && elements_there.is_some()
+                && elements_there == rows.checked_mul(*columns) =>
         {
             Some(*rows)
         }
@@ -90,35 +98,41 @@ fn floats(mask: &TensorRange, each: &mut dyn FnMut(f64)) -> anyhow::Result<()> {
 
 /// Elements of a type that weights cannot have. Of doubles the value; of others, whether it is zero.
 fn odd(mask: &Other, bytes: &TensorRange, each: &mut dyn FnMut(f64)) -> anyhow::Result<()> {
-    let width = bytes.shape[bytes.shape.len() - 1];
+    let [.., width] = bytes.shape[..] else {
+        return Ok(());
+    };
     let is_double = mask.reason.is_double();
-    let mut read = |element: &[u8]| match <[u8; 8]>::try_from(element) {
+    let mut tell = |element: &[u8]| match <[u8; 8]>::try_from(element) {
         Ok(double) if is_double => each(f64::from_le_bytes(double)),
         _ => each(f64::from(u8::from(element.iter().any(|&byte| byte != 0)))),
     };
-    for row in rows(bytes) {
-        row.read_in_pieces(PIECE_BYTES / width * width, |piece| {
-            piece.chunks_exact(width).for_each(&mut read);
+    if bytes.is_contiguous() {
+        let piece_bytes = PIECE_BYTES / width * width;
+        bytes.read_in_pieces(piece_bytes, |piece| {
+            piece.chunks_exact(width).for_each(&mut tell);
             Ok::<_, checkpoint::Error>(())
         })?;
+        return Ok(());
     }
-    Ok(())
-}
-
-/// What can be read at once of bytes in three dimensions and more: all, where they lie in a row; row by row elsewhere.
-fn rows(bytes: &TensorRange) -> Vec<TensorRange> {
-    let [.., height, _, _] = bytes.shape[..] else {
-        return vec![bytes.clone()];
+    // All at once, gaps included, for columns that are read as rows would be read byte by byte otherwise.
+    let [.., rows, columns, _] = bytes.shape[..] else {
+        bail!("{} has gaps", quoted(&mask.name));
     };
-    if bytes.is_contiguous() {
-        return vec![bytes.clone()];
-    }
-    let outer = bytes.shape.len() - 3;
-    let row = |number: usize| TensorRange {
-        shape: bytes.shape[outer + 1..].to_vec(),
-        strides: bytes.strides[outer + 1..].to_vec(),
-        offset: bytes.offset + (number * bytes.strides[outer]) as u64,
+    let [.., down, along, _] = bytes.strides[..] else {
+        bail!("{} has gaps", quoted(&mask.name));
+    };
+    let span = TensorRange {
+        shape: vec![(rows - 1) * down + (columns - 1) * along + width],
+        strides: vec![1],
         ..bytes.clone()
     };
-    (0..height).map(row).collect()
+    let mut memory = vec![0; span.shape[0]];
+    span.read_rows(0..span.shape[0], &mut memory)?;
+    for row in 0..rows {
+        for column in 0..columns {
+            let at = row * down + column * along;
+            tell(&memory[at..at + width]);
+        }
+    }
+    Ok(())
 }

@@ -311,7 +311,7 @@ impl Store {
             .map_err(|wrong| anyhow!("{}: {wrong}", checkpoint.path().display()))?;
         import::check(opened, &config, reading.strict)?;
         // What a layout file of one's own ignores is ignored.
-        if reading.strict && reading.layout.is_none() {
+        if reading.layout.is_none() {
             masks::check(opened)?;
         }
         let tensors = import::tensors(opened, &config);

@@ -107,16 +107,14 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
                 "names `{name}`, which is neither a safetensors file nor one of PyTorch's"
             )));
         }
-        let mut one = format.read_index(&file, None)?;
+        let one = format.read_index(&file, None)?;
         // transformers loads whole files: what the index names elsewhere or nowhere is the model's all the same.
         let others = one.others.iter();
         unreadable_in.extend(others.map(|other| (other.name.clone(), file.clone())));
-        one.others.retain(|other| {
-            let place = index.weight_map.get(&other.name);
-            place.is_none_or(|file| file == name)
-        });
         found.append(one);
     }
+    let mut seen = HashSet::new();
+    found.others.retain(|other| seen.insert(other.name.clone()));
     found.tensors = one_of_each(&path, found.tensors, &unreadable_in)?;
     let names = found.tensors.iter().map(|tensor| &*tensor.name);
     let others = found.others.iter().map(|other| &*other.name);

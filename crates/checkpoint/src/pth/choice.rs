@@ -19,7 +19,11 @@ const MAX_NAMED: usize = 6;
 pub(super) fn usual(pickle: &Pickle) -> Result<Value, Holds> {
     let root = pickle.root;
     if let Some(found) = under_usual_keys(pickle, root, MAX_USUAL) {
-        return Ok(found);
+        // Beside a state dict may be tensors, but not as many as in it: then they are another one, and which is meant is not known.
+        return match tensors_in(pickle, root) < tensors_in(pickle, found).max(2) {
+            true => Ok(found),
+            false => Err(holds(pickle)),
+        };
     }
     let Some(entries) = pickle.entries(root) else {
         return Err(holds(pickle));
@@ -88,16 +92,19 @@ fn under_usual_keys(pickle: &Pickle, from: Value, depth: usize) -> Option<Value>
         found.map(|(_, value)| *value)
     };
     let values: Vec<Value> = USUAL_KEYS.into_iter().filter_map(of).collect();
-    let has_tensors = |value: &&Value| {
-        let entries = pickle.entries(**value).unwrap_or_default();
-        let count = Count::of(entries.iter().map(|(_, value)| built(pickle, *value)));
-        count.tensors + count.arrays > 0
-    };
+    let has_tensors = |value: &&Value| tensors_in(pickle, **value) > 0;
     let found = values.iter().find(has_tensors).copied();
     found.or_else(|| {
         let mut inner = values.iter();
         inner.find_map(|value| under_usual_keys(pickle, *value, depth))
     })
+}
+
+/// How many tensors and arrays a dictionary has of its own.
+fn tensors_in(pickle: &Pickle, dictionary: Value) -> usize {
+    let entries = pickle.entries(dictionary).unwrap_or_default();
+    let count = Count::of(entries.iter().map(|(_, value)| built(pickle, *value)));
+    count.tensors + count.arrays
 }
 
 /// How many tensors a dictionary has of its own.

@@ -41,6 +41,10 @@ pub(crate) fn read_index(path: &Path, key: Option<&str>) -> Result<Found, Error>
                 "holds an entry whose key is neither a text nor a number",
             ));
         };
+        // What was set to nothing is not there.
+        if value == Value::None {
+            continue;
+        }
         let tensor = match (pickle.str(key), built(&pickle, value)) {
             (None, _) => Err(Unreadable::NoTensor.into()),
             (Some(name), built) => reader.tensor(name, built),
@@ -142,9 +146,13 @@ impl StateDict<'_> {
         }
         match loaded {
             Some(_) => Ok(tensor),
+            // With a stride of 0 it has more elements than the file has bytes, perhaps without end.
             None => Err(Refused::NoWeights(
                 Unreadable::Dtype(kind.to_owned()),
-                Some(Box::new(tensor)),
+                tensor
+                    .bytes_in_memory()
+                    .is_some_and(|bytes| bytes <= storage_bytes)
+                    .then(|| Box::new(tensor)),
             )),
         }
     }

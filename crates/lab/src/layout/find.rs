@@ -61,6 +61,7 @@ impl Match {
         self,
         checkpoint: Checkpoint,
         wrapped: &HashMap<String, String>,
+        elsewhere: Vec<(String, String)>,
     ) -> Result<Named, Error> {
         // People know them by the names that stand in the file.
         let written = |name: &String| wrapped.get(name).unwrap_or(name).clone();
@@ -103,6 +104,7 @@ impl Match {
             sources,
             patterns: self.patterns,
             known: self.known,
+            elsewhere,
             places,
             ignored: self.ignored,
             masks: self.masks,
@@ -124,7 +126,7 @@ fn is_prefix(text: &str) -> bool {
 
 impl Layout {
     /// The model's own names of tensors, each with every name that it may have in a file.
-    fn known(&self) -> Vec<(String, String)> {
+    pub(super) fn known(&self) -> Vec<(String, String)> {
         let all = self.tensors.iter().flat_map(|(own, sources)| {
             let written = sources.all().iter().map(Source::from);
             written.map(|written| (own.clone(), written.to_owned()))
@@ -276,8 +278,7 @@ impl Layout {
                 (false, false) => found.unexpected.push(tensor.clone()),
             }
         }
-        // A number or a text is none of the model's; what is asked for is named where it is missing. What an index lists, no file
-        // has and nobody asks for is nothing.
+        // What is asked for is named where it is missing. What an index lists, no file has and nobody asks for is nothing.
         let wanted: HashSet<&str> = found.sources.values().map(|name| &**name).collect();
         for (other, name) in checkpoint.others().iter().zip(&others) {
             match (wanted.contains(&**name), is_ignored(name)) {
@@ -286,11 +287,7 @@ impl Layout {
                     found.ignored.push(name.clone());
                     found.odd_masks.push(other.clone());
                 }
-                (false, false)
-                    if matches!(
-                        other.reason,
-                        Unreadable::NoTensor | Unreadable::Missing { .. }
-                    ) => {}
+                (false, false) if matches!(other.reason, Unreadable::Missing { .. }) => {}
                 (false, false) => found.unreadable.push(other.clone()),
             }
         }

@@ -130,6 +130,8 @@ pub struct Named {
     patterns: Vec<(String, String)>,
     /// What its layout calls the model's tensors, by the model's own names; both with a place for a layer's number.
     known: Vec<(String, String)>,
+    /// The same of the other layouts.
+    elsewhere: Vec<(String, String)>,
     /// Where each tensor of the model that is there lies, and how.
     places: BTreeMap<String, Place>,
     /// Entries that are no weights, and known as such.
@@ -160,8 +162,11 @@ impl Named {
     pub fn tables(&self) -> Tables {
         let find = |name: &str| self.checkpoint.find(name);
         match (find("tok_emb.weight"), find("out_head.weight")) {
+            // Two views of one storage may be of other elements of it.
             (Some(tokens), Some(head))
-                if (&tokens.file, tokens.offset) == (&head.file, head.offset) =>
+                if (&tokens.file, tokens.offset) == (&head.file, head.offset)
+                    && (&tokens.shape, &tokens.strides, tokens.dtype)
+                        == (&head.shape, &head.strides, head.dtype) =>
             {
                 Tables::One
             }
@@ -292,9 +297,14 @@ impl Layouts {
             }
         }
         let found = best.filter(|best| best.tensors.len() > 1);
-        found
-            .ok_or_else(|| self.unknown(&checkpoint))?
-            .apply(checkpoint, &wrapped)
+        let found = found.ok_or_else(|| self.unknown(&checkpoint))?;
+        // A second model may lie in another layout.
+        let layouts = self
+            .known
+            .iter()
+            .filter(|layout| layout.name != found.layout);
+        let elsewhere = layouts.flat_map(Layout::known).collect();
+        found.apply(checkpoint, &wrapped, elsewhere)
     }
 
     fn unknown(&self, checkpoint: &Checkpoint) -> Error {
@@ -487,5 +497,29 @@ mod tests {
             opened.unwrap().sources["tok_emb.weight"],
             "module.wte.weight"
         );
+    }
+
+    #[test]
+    fn two_views_of_one_storage_are_two_tables_unless_they_are_of_the_same_elements() {
+        let fixture = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../gpt2/tests/fixtures/tiny.pth"
+        );
+        let named = Layouts::built_in().open(Path::new(fixture)).unwrap();
+        let tokens = named.checkpoint.find("tok_emb.weight").unwrap().clone();
+        let head = TensorRange {
+            name: "out_head.weight".to_owned(),
+            ..tokens.clone()
+        };
+        let stepped = TensorRange {
+            strides: vec![2 * tokens.strides[0], 1],
+            ..head.clone()
+        };
+        for (head, expected) in [(head, Tables::One), (stepped, Tables::Two)] {
+            let tensors = vec![tokens.clone(), head];
+            let mut named = named.clone();
+            named.checkpoint = named.checkpoint.with_tensors(tensors).unwrap();
+            assert_eq!(named.tables(), expected);
+        }
     }
 }

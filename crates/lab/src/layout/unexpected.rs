@@ -62,10 +62,8 @@ impl Named {
         }
         let second = starts(name).find_map(|start| {
             let (other, rest) = name.split_at(start);
-            let own = self
-                .known
-                .iter()
-                .find(|(_, written)| is_named(written, rest));
+            let mut all = self.known.iter().chain(&self.elsewhere);
+            let own = all.find(|(_, written)| is_named(written, rest));
             let (own, written) = own?;
             let own = match layer_of(written, rest) {
                 Some(layer) => own.replace(LAYER, &layer.to_string()),
@@ -86,10 +84,16 @@ impl Named {
         })
     }
 
-    /// The module of the model in which a tensor of this name lies.
+    /// The module of the model in which a tensor of this name lies: one with weights, or a layer and what is in it.
     fn module_of(&self, name: &str) -> Option<String> {
-        let mut modules = self.known.iter().filter_map(|(_, written)| {
-            let (module, _) = written.rsplit_once('.')?;
+        let modules = self.known.iter().flat_map(|(_, written)| {
+            let above = std::iter::successors(written.rsplit_once('.'), |(above, _)| {
+                let (above, rest) = above.rsplit_once('.')?;
+                above.contains(LAYER).then_some((above, rest))
+            });
+            above.map(|(module, _)| module)
+        });
+        let mut modules = modules.filter_map(|module| {
             let depth = module.split('.').count();
             let mut parts = name.splitn(depth + 1, '.');
             let start: Vec<&str> = parts.by_ref().take(depth).collect();
@@ -181,6 +185,15 @@ mod tests {
             (
                 "transformer.h.0.attn.c_attn.scale",
                 part_of("h.0.attn.c_attn"),
+            ),
+            ("transformer.h.0.adapter.down_proj.weight", part_of("h.0")),
+            ("transformer.h.0.attn.q_norm.weight", part_of("h.0.attn")),
+            (
+                "trf_blocks.0.norm1.scale",
+                Some(Essential::SecondModel {
+                    taken: String::new(),
+                    other: String::new(),
+                }),
             ),
             ("score.weight", None),
             ("v_head.summary.weight", None),
