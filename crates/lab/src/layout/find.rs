@@ -12,7 +12,7 @@ use crate::Error;
 
 /// What a layout finds in a checkpoint.
 pub(super) struct Match {
-    layout: String,
+    pub(super) layout: String,
     variant: Variant,
     pub(super) tensors: Vec<TensorRange>,
     sources: BTreeMap<String, String>,
