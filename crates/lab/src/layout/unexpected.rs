@@ -189,7 +189,7 @@ mod tests {
             ("transformer.h.0.adapter.down_proj.weight", part_of("h.0")),
             ("transformer.h.0.attn.q_norm.weight", part_of("h.0.attn")),
             (
-                "trf_blocks.0.norm1.scale",
+                "trf_blocks.7.norm1.scale",
                 Some(Essential::SecondModel {
                     taken: String::new(),
                     other: String::new(),
