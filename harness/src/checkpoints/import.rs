@@ -404,8 +404,8 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
     Ok(())
 }
 
-/// Whether an entry that cannot be read is known to change nothing: what is no tensor at all, outside of the model's modules where
-/// the name does not say better, counters, and the numbers of positions.
+/// Whether an entry that cannot be read is known to change nothing: counters, the numbers of positions, and what is no tensor and
+/// by its name in no module.
 fn is_harmless(other: &Other) -> bool {
     const COUNTERS: [&str; 5] = [
         "global_step",

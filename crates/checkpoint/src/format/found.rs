@@ -95,7 +95,7 @@ pub enum Unreadable {
 impl Unreadable {
     /// Whether it is for its elements being integers, booleans or doubles: of these it can be told whether one is zero.
     pub fn is_counted(&self) -> bool {
-        const INTEGERS: [&str; 10] = [
+        const INTEGERS: [&str; 15] = [
             "BOOL",
             "U8",
             "I16",
@@ -106,16 +106,13 @@ impl Unreadable {
             "torch.ShortStorage",
             "torch.IntStorage",
             "torch.LongStorage",
-        ];
-        const DTYPES: [&str; 5] = [
             "torch.bool",
             "torch.uint8",
             "torch.int16",
             "torch.int32",
             "torch.int64",
         ];
-        let is_integer = |dtype: &str| INTEGERS.contains(&dtype) || DTYPES.contains(&dtype);
-        self.is_double() || matches!(self, Unreadable::Dtype(dtype) if is_integer(dtype))
+        self.is_double() || matches!(self, Unreadable::Dtype(dtype) if INTEGERS.contains(&&**dtype))
     }
 
     /// Whether it is for its elements being doubles.
