@@ -17,6 +17,8 @@ pub struct Checkpoint {
     tensors: Vec<TensorRange>,
     by_name: HashMap<String, usize>,
     others: Vec<Other>,
+    /// The others by their names; nothing for a name that stands there twice.
+    others_by_name: HashMap<String, Option<usize>>,
     metadata: BTreeMap<String, String>,
     shard: Option<Shard>,
 }
@@ -56,7 +58,7 @@ impl Checkpoint {
     /// If the path does not exist, is none of these formats, is truncated, contradicts itself, or holds no tensor that can be
     /// read.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
-        Checkpoint::open_found(path.as_ref(), None)
+        Checkpoint::open_found(path.as_ref(), None)?.with_weights()
     }
 
     /// The same of a file of PyTorch's with several state dicts, or with one under a key of its own: of that at `key`, a path
@@ -66,20 +68,37 @@ impl Checkpoint {
     ///
     /// As [`Checkpoint::open`]; or if there is no such key, and the error names those there are.
     pub fn open_at(path: impl AsRef<Path>, key: &str) -> Result<Checkpoint, Error> {
-        Checkpoint::open_found(path.as_ref(), Some(key))
+        Checkpoint::open_found(path.as_ref(), Some(key))?.with_weights()
+    }
+
+    /// The same for whoever reads tensors of any dtype, at a key where one is given: one of doubles or of integers alone is opened,
+    /// too, though it holds nothing that [`Checkpoint::tensors`] lists.
+    ///
+    /// # Errors
+    ///
+    /// As [`Checkpoint::open_at`].
+    pub fn open_any(path: impl AsRef<Path>, key: Option<&str>) -> Result<Checkpoint, Error> {
+        let opened = Checkpoint::open_found(path.as_ref(), key)?;
+        let is_empty = opened.all().next().is_none();
+        match is_empty {
+            false => Ok(opened),
+            true => opened.with_weights(),
+        }
     }
 
     fn open_found(path: &Path, key: Option<&str>) -> Result<Checkpoint, Error> {
         let path = &whole_in(path);
         let format = Format::detect(path)?;
-        let found = format.read_index(path, key)?;
+        let mut found = format.read_index(path, key)?;
         found.tensors.iter().try_for_each(TensorRange::check)?;
+        found.others.iter_mut().for_each(Other::check);
         let by_name = by_name(path, &found.tensors)?;
         let checkpoint = Checkpoint {
             path: path.to_owned(),
             format,
             tensors: found.tensors,
             by_name,
+            others_by_name: others_by_name(&found.others),
             others: found.others,
             metadata: found.metadata,
             shard: match format {
@@ -101,14 +120,19 @@ impl Checkpoint {
                 kind: Foreign::Adapter,
             });
         }
+        Ok(())
+    }
+
+    /// That it holds weights.
+    fn with_weights(self) -> Result<Checkpoint, Error> {
         if !self.tensors.is_empty() {
-            return Ok(());
+            return Ok(self);
         }
         let is_tensor = |other: &&Other| other.reason != Unreadable::NoTensor;
         let first = self.others.iter().find(is_tensor);
         match first.or(self.others.first()) {
             // A checkpoint without entries lacks what is asked of it, by name.
-            None => Ok(()),
+            None => Ok(self),
             Some(first) => Err(Error::NoWeights {
                 path: self.path.clone(),
                 entries: self.others.len(),
@@ -132,9 +156,14 @@ impl Checkpoint {
         })
     }
 
-    /// The same checkpoint with other entries that cannot be loaded: under other names, say.
-    pub fn with_others(self, others: Vec<Other>) -> Checkpoint {
-        Checkpoint { others, ..self }
+    /// The same checkpoint with other entries that are no weights: under other names, say, which their tensors get, too.
+    pub fn with_others(self, mut others: Vec<Other>) -> Checkpoint {
+        others.iter_mut().for_each(Other::name_tensor);
+        Checkpoint {
+            others_by_name: others_by_name(&others),
+            others,
+            ..self
+        }
     }
 
     /// What was opened.
@@ -152,7 +181,8 @@ impl Checkpoint {
         &self.tensors
     }
 
-    /// Entries that are no tensors that could be loaded, such as masks of booleans.
+    /// Entries that are no weights, such as masks of booleans. Those that can be read all the same are found by
+    /// [`Checkpoint::find_any`].
     pub fn others(&self) -> &[Other] {
         &self.others
     }
@@ -169,7 +199,15 @@ impl Checkpoint {
         &self.metadata
     }
 
-    /// The tensor with this name and shape.
+    /// Every tensor that can be read, of whatever dtype: those of weights in the order of the file, then the others.
+    pub fn all(&self) -> impl Iterator<Item = &TensorRange> {
+        let others = self.others.iter();
+        let others = others.filter(|other| !self.by_name.contains_key(&other.name));
+        let others = others.filter_map(|other| self.find_any(&other.name));
+        self.tensors.iter().chain(others)
+    }
+
+    /// The tensor of weights with this name and shape.
     ///
     /// # Errors
     ///
@@ -193,13 +231,22 @@ impl Checkpoint {
         Ok(tensor)
     }
 
-    /// The tensor with this name, whatever its shape.
+    /// The tensor of weights with this name, whatever its shape.
     pub fn find(&self, name: &str) -> Option<&TensorRange> {
         let position = self.by_name.get(name)?;
         Some(&self.tensors[*position])
     }
 
-    /// The dtype that all tensors share.
+    /// The tensor with this name that can be read, of whatever dtype and shape. Why there is none is said among
+    /// [`Checkpoint::others`].
+    pub fn find_any(&self, name: &str) -> Option<&TensorRange> {
+        self.find(name).or_else(|| {
+            let position = self.others_by_name.get(name)?;
+            self.others[(*position)?].tensor()
+        })
+    }
+
+    /// The dtype that all tensors of weights share.
     ///
     /// # Errors
     ///
@@ -223,7 +270,7 @@ impl Checkpoint {
         }
     }
 
-    /// The bytes of all tensors together.
+    /// The bytes of all tensors of weights together.
     pub fn bytes(&self) -> u64 {
         self.tensors.iter().map(TensorRange::bytes).sum()
     }
@@ -257,6 +304,17 @@ fn by_name(path: &Path, tensors: &[TensorRange]) -> Result<HashMap<String, usize
         }
     }
     Ok(by_name)
+}
+
+fn others_by_name(others: &[Other]) -> HashMap<String, Option<usize>> {
+    let mut by_name = HashMap::with_capacity(others.len());
+    for (position, other) in others.iter().enumerate() {
+        let place = by_name.entry(other.name.clone());
+        place
+            .and_modify(|position| *position = None)
+            .or_insert(Some(position));
+    }
+    by_name
 }
 
 impl TensorRange {
@@ -387,6 +445,16 @@ impl TensorRange {
             Ok::<_, Error>(())
         })?;
         Ok(hasher.finish())
+    }
+
+    /// Whether another has the same elements, which are read.
+    pub(crate) fn is_same(&self, other: &TensorRange) -> Result<bool, Error> {
+        if (self.dtype, &self.shape) != (other.dtype, &other.shape) {
+            return Ok(false);
+        }
+        self.check()?;
+        other.check()?;
+        Ok(self.digest()? == other.digest()?)
     }
 
     /// Where its last byte ends in the file; `None` if it is empty, or that is no number.

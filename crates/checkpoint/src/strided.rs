@@ -48,7 +48,8 @@ pub(crate) fn gather(
         match element {
             1 => rectangle.read::<1>(here, scratch, read)?,
             2 => rectangle.read::<2>(here, scratch, read)?,
-            _ => rectangle.read::<4>(here, scratch, read)?,
+            4 => rectangle.read::<4>(here, scratch, read)?,
+            _ => rectangle.read::<8>(here, scratch, read)?,
         }
         rest = behind;
         at += elements;

@@ -18,7 +18,7 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
-    /// Hands the weights of `tensor` to `sink`, in pieces of at most 1 MiB.
+    /// Hands the weights of `tensor` to `sink`, in pieces of at most 262,144 elements.
     ///
     /// # Errors
     ///
@@ -51,12 +51,26 @@ impl Synthetic {
                 Dtype::F32 => values.for_each(|v| piece.extend(v.to_le_bytes())),
                 Dtype::F16 => values.for_each(|v| piece.extend(f16::from_f32(v).to_le_bytes())),
                 Dtype::Bf16 => values.for_each(|v| piece.extend(bf16::from_f32(v).to_le_bytes())),
-                // Of weights below one, at a scale of 1/127.
-                Dtype::I8 => values.for_each(|v| piece.push((127.0 * v).round() as i8 as u8)),
+                Dtype::F64 => values.for_each(|v| piece.extend(f64::from(v).to_le_bytes())),
+                // Of weights below one. What has no sign has none below zero.
+                Dtype::I8 => whole(values).for_each(|v| piece.push(v as i8 as u8)),
+                Dtype::I16 => whole(values).for_each(|v| piece.extend((v as i16).to_le_bytes())),
+                Dtype::I32 => whole(values).for_each(|v| piece.extend((v as i32).to_le_bytes())),
+                Dtype::I64 => whole(values).for_each(|v| piece.extend((v as i64).to_le_bytes())),
+                Dtype::U8 => whole(values).for_each(|v| piece.push(v as u8)),
+                Dtype::U16 => whole(values).for_each(|v| piece.extend((v as u16).to_le_bytes())),
+                Dtype::U32 => whole(values).for_each(|v| piece.extend((v as u32).to_le_bytes())),
+                Dtype::U64 => whole(values).for_each(|v| piece.extend((v as u64).to_le_bytes())),
+                Dtype::Bool => values.for_each(|v| piece.push(u8::from(v > self.centre))),
             }
             sink(&piece)?;
             left -= count;
         }
         Ok(())
     }
+}
+
+/// Weights as integers, at a scale of 1/127.
+fn whole(weights: impl Iterator<Item = f32>) -> impl Iterator<Item = f32> {
+    weights.map(|weight| (127.0 * weight).round())
 }

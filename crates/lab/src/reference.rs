@@ -23,7 +23,7 @@ pub fn logits_tolerance(kept: Kept, stored: Dtype, is_in_tf32: bool) -> f64 {
         (_, Dtype::F32) if is_in_tf32 => 5e-3,
         (_, Dtype::F32) => 1e-4,
         (_, Dtype::F16) => 2e-2,
-        (_, Dtype::Bf16 | Dtype::I8) => 4e-2,
+        (_, _) => 4e-2,
     }
 }
 

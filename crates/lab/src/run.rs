@@ -121,6 +121,7 @@ impl<B: Platform> Run<B> {
             Dtype::F16 => copy_as!(f16),
             Dtype::Bf16 => copy_as!(bf16),
             Dtype::I8 => copy_as!(i8),
+            other => panic!("no model is of {other}"),
         }
     }
 
@@ -232,6 +233,7 @@ fn read_rows(tensor: &TensorRange, rows: Range<usize>) -> Result<TensorData, Err
         Dtype::F16 => read_as!(f16),
         Dtype::Bf16 => read_as!(bf16),
         Dtype::I8 => read_as!(i8),
+        other => panic!("no model is of {other}"),
     }
 }
 

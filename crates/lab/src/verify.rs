@@ -144,7 +144,7 @@ impl Expected {
             let rounding = match dtype {
                 Dtype::F16 => 1.0 / 2048.0,
                 Dtype::Bf16 => 1.0 / 256.0,
-                Dtype::F32 | Dtype::I8 => 0.0,
+                _ => 0.0,
             };
             let tolerances = magnitudes
                 .map(|magnitude| 0.501 * scale_of(magnitude) + rounding * magnitude)

@@ -88,6 +88,7 @@ impl<B: Platform> Run<B> {
             Dtype::F16 => DType::F16,
             Dtype::Bf16 => DType::BF16,
             Dtype::I8 => DType::I8,
+            other => return Err(self.no_view(tensor, &format!("is of {other}"))),
         };
         // SAFETY: all bytes of a map are initialised.
         let memory = unsafe { Bytes::from_controller(Box::new(MappedMemory(map)), bytes) };

@@ -277,6 +277,7 @@ pub(crate) fn open_device<B: Platform>(spec: &RunSpec, dtype: Dtype) -> Result<B
                 "it is what quantised weights are stored in".to_owned(),
             ));
         }
+        _ => return Err(unable("no model is of it".to_owned())),
     };
     let refused = |error| unable(format!("{error}"));
     // f32 is the default already, and on bf16 software Vulkan would have to be asked first: a tensor of an

@@ -25,6 +25,8 @@ const MAX_DESCRIPTION_BYTES: u64 = 100 << 20;
 const DATA_ALIGNMENT: u64 = 256;
 /// What is nested deeper is no description of tensors.
 const MAX_DEPTH: usize = 32;
+/// What weights are of in such a file: quantised ones are not kept as this project does.
+const WEIGHTS: [Dtype; 3] = Dtype::ALL;
 
 #[derive(Deserialize, Serialize)]
 struct Description {
@@ -38,6 +40,54 @@ struct Tensor {
     shape: Vec<u64>,
     /// Within the data.
     data_offsets: (u64, u64),
+}
+
+/// What Burn calls a dtype. Of booleans it says how they are stored, too: see [`description_of`].
+fn name_of(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F64 => "F64",
+        Dtype::F32 => "F32",
+        Dtype::F16 => "F16",
+        Dtype::Bf16 => "BF16",
+        Dtype::I64 => "I64",
+        Dtype::I32 => "I32",
+        Dtype::I16 => "I16",
+        Dtype::I8 => "I8",
+        Dtype::U64 => "U64",
+        Dtype::U32 => "U32",
+        Dtype::U16 => "U16",
+        Dtype::U8 => "U8",
+        Dtype::Bool => "Bool",
+    }
+}
+
+/// A dtype as burn-store writes it: its name, or of booleans `{"Bool": "Native"}`.
+fn description_of(dtype: Dtype) -> ciborium::Value {
+    let name = ciborium::Value::Text(name_of(dtype).to_owned());
+    match dtype {
+        Dtype::Bool => ciborium::Value::Map(vec![(name, "Native".into())]),
+        _ => name,
+    }
+}
+
+/// The dtype that is described so. Booleans lie in a byte each, or, where a device has none of these, in four: such are not read.
+fn dtype_of(description: &ciborium::Value) -> Option<Dtype> {
+    let (name, store) = match description {
+        ciborium::Value::Map(entries) => {
+            let [(name, store)] = &entries[..] else {
+                return None;
+            };
+            (name.as_text()?, Some(store.as_text()?))
+        }
+        name => (name.as_text()?, None),
+    };
+    let mut known = Dtype::KNOWN.into_iter();
+    let dtype = known.find(|dtype| name_of(*dtype) == name)?;
+    let is_it = match dtype {
+        Dtype::Bool => matches!(store, Some("Native" | "U8")),
+        _ => store.is_none(),
+    };
+    is_it.then_some(dtype)
 }
 
 pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
@@ -75,43 +125,47 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
             .iter()
             .map(|&size| usize::try_from(size).ok())
             .collect();
-        let range = match (&tensor.dtype, shape) {
-            (_, None) => Err(Unreadable::Unsupported(format!(
-                "has the impossible shape {:?}",
-                tensor.shape
-            ))),
-            (ciborium::Value::Text(dtype), Some(shape)) => match &**dtype {
-                "F32" => Ok((Dtype::F32, shape)),
-                "F16" => Ok((Dtype::F16, shape)),
-                "BF16" => Ok((Dtype::Bf16, shape)),
-                other => Err(Unreadable::Dtype(other.to_owned())),
-            },
-            _ => Err(Unreadable::Unsupported(
-                "is quantised by Burn: see prequantized".to_owned(),
-            )),
+        let Some(shape) = shape else {
+            let reason = format!("has the impossible shape {:?}", tensor.shape);
+            found.refuse(&name, Unreadable::Unsupported(reason), None);
+            continue;
         };
-        let range = match range {
-            Ok((dtype, shape)) => {
-                let elements = shape
-                    .iter()
-                    .try_fold(dtype.bytes(), |bytes, &size| bytes.checked_mul(size as u64));
-                if elements.is_none() || end.checked_sub(start) != elements {
+        let dtype = dtype_of(&tensor.dtype);
+        let range = dtype.map(|dtype| TensorRange {
+            name: name.clone(),
+            dtype,
+            strides: contiguous_strides(&shape),
+            shape,
+            file: Arc::clone(&shared),
+            offset: data_start.saturating_add(start),
+        });
+        let is_consistent = range.as_ref().is_some_and(|range| {
+            let mut sizes = range.shape.iter();
+            let bytes = sizes.try_fold(range.dtype.bytes(), |bytes, &size| {
+                bytes.checked_mul(size as u64)
+            });
+            bytes.is_some() && end.checked_sub(start) == bytes
+        });
+        match (range, &tensor.dtype) {
+            (Some(range), _) if WEIGHTS.contains(&range.dtype) => {
+                if !is_consistent {
                     return Err(invalid(format!(
-                        "tensor `{name}` of shape {shape:?} and {dtype} is said to lie in bytes {start} to {end}"
+                        "tensor `{name}` of shape {:?} and {} is said to lie in bytes {start} to {end}",
+                        range.shape, range.dtype
                     )));
                 }
-                Ok(TensorRange {
-                    name: name.clone(),
-                    dtype,
-                    strides: contiguous_strides(&shape),
-                    shape,
-                    file: Arc::clone(&shared),
-                    offset: data_start.saturating_add(start),
-                })
+                found.add(&name, Ok(range));
             }
-            Err(reason) => Err(reason),
-        };
-        found.add(&name, range);
+            (range, ciborium::Value::Text(dtype)) => {
+                let reason = Unreadable::Dtype(dtype.clone());
+                found.refuse(&name, reason, range.filter(|_| is_consistent));
+            }
+            (range, _) => {
+                let reason = "is quantised by Burn: see prequantized".to_owned();
+                let reason = Unreadable::Unsupported(reason);
+                found.refuse(&name, reason, range.filter(|_| is_consistent));
+            }
+        }
     }
     // In the order of the file, as loaders read it.
     found.tensors.sort_by_key(|tensor| tensor.offset);
@@ -122,19 +176,14 @@ pub(super) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Erro
     let mut end = 0u64;
     let mut tensors = BTreeMap::new();
     for tensor in source.tensors() {
-        let dtype = match tensor.dtype {
-            Dtype::F32 => "F32",
-            Dtype::F16 => "F16",
-            Dtype::Bf16 => "BF16",
-            Dtype::I8 => {
-                let reason = "cannot hold 8-bit integers as this project quantises them";
-                return Err(Error::invalid(path, reason));
-            }
-        };
+        if tensor.dtype == Dtype::I8 {
+            let reason = "cannot hold 8-bit integers as this project quantises them";
+            return Err(Error::invalid(path, reason));
+        }
         let start = end.next_multiple_of(DATA_ALIGNMENT);
         end = start + tensor.bytes();
         let described = Tensor {
-            dtype: ciborium::Value::Text(dtype.to_owned()),
+            dtype: description_of(tensor.dtype),
             shape: tensor.shape.iter().map(|&size| size as u64).collect(),
             data_offsets: (start, end),
         };

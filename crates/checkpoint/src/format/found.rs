@@ -26,12 +26,13 @@ impl Found {
         }
     }
 
-    /// An entry that is no tensor that can be loaded, with its bytes where they lie in the file: see [`Other::bytes`].
-    pub fn refuse(&mut self, name: &str, reason: Unreadable, bytes: Option<TensorRange>) {
+    /// An entry that is no weight, with where its elements lie if they are of a [`Dtype`] all the same.
+    pub fn refuse(&mut self, name: &str, reason: Unreadable, range: Option<TensorRange>) {
         self.others.push(Other {
             name: name.to_owned(),
             reason,
-            bytes,
+            range,
+            is_sound: true,
         });
     }
 
@@ -42,30 +43,65 @@ impl Found {
     }
 }
 
-/// An entry of a checkpoint that cannot be loaded: a mask of booleans, say, or a number.
+/// An entry of a checkpoint that is no weight: a mask of booleans, say, a counter, or a number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Other {
     /// Its name.
     pub name: String,
-    /// Why it cannot be.
+    /// Why it is none.
     pub reason: Unreadable,
-    /// Where its elements are of another type: where their bytes lie, as a tensor of i8 with one dimension more, which is as long
-    /// as an element.
-    pub bytes: Option<TensorRange>,
+    /// Where its elements lie in the file, or are said to.
+    range: Option<TensorRange>,
+    /// Whether they can be read from there, and are the only ones under its name.
+    is_sound: bool,
 }
 
-/// The bytes of a tensor whose elements have so many: see [`Other::bytes`].
-pub(crate) fn bytes_of(mut tensor: TensorRange, element_bytes: usize) -> TensorRange {
-    for stride in &mut tensor.strides {
-        *stride = stride.saturating_mul(element_bytes);
+impl Other {
+    /// The tensor that it is, of a dtype that weights do not have; `None` if it is none, or cannot be read. It has passed the
+    /// checks that weights pass.
+    pub fn tensor(&self) -> Option<&TensorRange> {
+        self.range.as_ref().filter(|_| self.is_sound)
     }
-    tensor.shape.push(element_bytes);
-    tensor.strides.push(1);
-    tensor.dtype = Dtype::I8;
-    tensor
+
+    /// Where the bytes of its elements lie: as a tensor of i8 with one dimension more, which is as long as an element. It may
+    /// have gaps that no reader gathers.
+    pub fn bytes(&self) -> Option<TensorRange> {
+        let mut bytes = self.range.clone()?;
+        let element_bytes = bytes.dtype.bytes() as usize;
+        for stride in &mut bytes.strides {
+            *stride = stride.saturating_mul(element_bytes);
+        }
+        bytes.shape.push(element_bytes);
+        bytes.strides.push(1);
+        bytes.dtype = Dtype::I8;
+        Some(bytes)
+    }
+
+    /// Checks the tensor that it may be. A bad one is nobody's concern but that of whoever asks for it.
+    pub(crate) fn check(&mut self) {
+        let is_sound = self
+            .range
+            .as_ref()
+            .is_some_and(|range| range.check().is_ok());
+        self.is_sound &= is_sound;
+    }
+
+    /// Makes its tensor one of the same name.
+    pub(crate) fn name_tensor(&mut self) {
+        if let Some(range) = &mut self.range {
+            range.name.clone_from(&self.name);
+        }
+    }
+
+    /// Notes that there is another entry of its name. Where the two are not the same tensor, nobody can tell which is the model's.
+    pub(crate) fn meet(&mut self, other: &Other) {
+        let ranges = self.range.as_ref().zip(other.range.as_ref());
+        let is_same = ranges.is_some_and(|(one, other)| one.is_same(other).unwrap_or(false));
+        self.is_sound &= is_same;
+    }
 }
 
-/// Why an entry of a checkpoint cannot be loaded. It is displayed as the end of a sentence that begins with its name.
+/// Why an entry of a checkpoint is no weight. It is displayed as the end of a sentence that begins with its name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Unreadable {
     /// It is a number, a text, or something else that is no tensor.

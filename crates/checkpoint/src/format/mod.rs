@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use found::{Found, bytes_of};
+pub(crate) use found::Found;
 pub use found::{Other, Unreadable};
 pub use shard::Shard;
 

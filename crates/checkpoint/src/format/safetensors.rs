@@ -9,7 +9,7 @@ use std::sync::Arc;
 use safetensors::Dtype as StDtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::{Found, Unreadable, bytes_of, header};
+use super::{Found, Unreadable, header};
 use crate::index::contiguous_strides;
 use crate::write::{Source, Written};
 use crate::{Dtype, Error, TensorRange, file};
@@ -19,6 +19,25 @@ use crate::{Dtype, Error, TensorRange, file};
 const DATA_ALIGNMENT: usize = 4096;
 /// As safetensors has it.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// A dtype in the format's own words.
+fn dtype_of(dtype: Dtype) -> StDtype {
+    match dtype {
+        Dtype::F64 => StDtype::F64,
+        Dtype::F32 => StDtype::F32,
+        Dtype::F16 => StDtype::F16,
+        Dtype::Bf16 => StDtype::BF16,
+        Dtype::I64 => StDtype::I64,
+        Dtype::I32 => StDtype::I32,
+        Dtype::I16 => StDtype::I16,
+        Dtype::I8 => StDtype::I8,
+        Dtype::U64 => StDtype::U64,
+        Dtype::U32 => StDtype::U32,
+        Dtype::U16 => StDtype::U16,
+        Dtype::U8 => StDtype::U8,
+        Dtype::Bool => StDtype::BOOL,
+    }
+}
 
 pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
     let invalid = |reason: String| Error::invalid(path, reason);
@@ -67,18 +86,15 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
             file: Arc::clone(&shared),
             offset: data_start + info.data_offsets.0 as u64,
         };
-        match info.dtype {
-            StDtype::F32 => found.add(&name, Ok(range(Dtype::F32))),
-            StDtype::F16 => found.add(&name, Ok(range(Dtype::F16))),
-            StDtype::BF16 => found.add(&name, Ok(range(Dtype::Bf16))),
-            StDtype::I8 => found.add(&name, Ok(range(Dtype::I8))),
+        let mut known = Dtype::KNOWN.into_iter();
+        match known.find(|dtype| dtype_of(*dtype) == info.dtype) {
+            Some(dtype) if dtype.is_weight() => found.add(&name, Ok(range(dtype))),
             _ if info.shape.contains(&0) => {
                 found.add(&name, Err(Unreadable::Empty(info.shape.clone())));
             }
-            other => {
-                let bits = other.bitsize();
-                let bytes = (bits % 8 == 0).then(|| bytes_of(range(Dtype::I8), bits / 8));
-                found.refuse(&name, Unreadable::Dtype(format!("{other:?}")), bytes);
+            dtype => {
+                let reason = Unreadable::Dtype(format!("{:?}", info.dtype));
+                found.refuse(&name, reason, dtype.map(range));
             }
         }
     }
@@ -91,12 +107,7 @@ pub(super) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Erro
         let start = offset;
         offset += tensor.bytes() as usize;
         let info = TensorInfo {
-            dtype: match tensor.dtype {
-                Dtype::F32 => StDtype::F32,
-                Dtype::F16 => StDtype::F16,
-                Dtype::Bf16 => StDtype::BF16,
-                Dtype::I8 => StDtype::I8,
-            },
+            dtype: dtype_of(tensor.dtype),
             shape: tensor.shape.clone(),
             data_offsets: (start, offset),
         };

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Format, Found, Unreadable, header, safetensors};
+use super::{Format, Found, Other, Unreadable, header, safetensors};
 use crate::write::{Source, Written};
 use crate::{Error, TensorMeta, TensorRange, file, pth};
 
@@ -113,8 +113,7 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
         unreadable_in.extend(others.map(|other| (other.name.clone(), file.clone())));
         found.append(one);
     }
-    let mut seen = HashSet::new();
-    found.others.retain(|other| seen.insert(other.name.clone()));
+    found.others = first_of_each(found.others);
     found.tensors = one_of_each(&path, found.tensors, &unreadable_in)?;
     let names = found.tensors.iter().map(|tensor| &*tensor.name);
     let others = found.others.iter().map(|other| &*other.name);
@@ -165,7 +164,7 @@ fn one_of_each(
             }
             Entry::Occupied(place) => {
                 let first = &kept[*place.get()];
-                if !is_same(first, &tensor)? {
+                if !first.is_same(&tensor)? {
                     return differ(&tensor.name, &first.file, &tensor.file);
                 }
             }
@@ -174,13 +173,20 @@ fn one_of_each(
     Ok(kept)
 }
 
-fn is_same(one: &TensorRange, other: &TensorRange) -> Result<bool, Error> {
-    if (one.dtype, &one.shape) != (other.dtype, &other.shape) {
-        return Ok(false);
+/// The entries that are no weights, each once.
+fn first_of_each(others: Vec<Other>) -> Vec<Other> {
+    let mut kept: Vec<Other> = Vec::with_capacity(others.len());
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(others.len());
+    for other in others {
+        match places.entry(other.name.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(other);
+            }
+            Entry::Occupied(place) => kept[*place.get()].meet(&other),
+        }
     }
-    one.check()?;
-    other.check()?;
-    Ok(one.digest()? == other.digest()?)
+    kept
 }
 
 /// The index beside a file that names it as one of several; with how many there are.

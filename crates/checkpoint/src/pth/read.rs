@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::archive::{Archive, Record};
 use super::beside::beside;
 use super::choice;
-use super::tensor::{Built, Tensor, built, dtype, element_bytes};
+use super::tensor::{Built, Tensor, built, dtype, storage_of};
 use super::value::{Pickle, Value};
-use crate::format::{Found, bytes_of};
-use crate::{Dtype, Error, TensorRange, Unreadable};
+use crate::format::Found;
+use crate::{Error, TensorRange, Unreadable};
 
 /// The tensors of the state dict: of that at `key`, or where none is given, of that in a usual place.
 pub(crate) fn read_index(path: &Path, key: Option<&str>) -> Result<Found, Error> {
@@ -51,8 +51,8 @@ pub(crate) fn read_index(path: &Path, key: Option<&str>) -> Result<Found, Error>
         };
         match tensor {
             Ok(tensor) => found.add(&name, Ok(tensor)),
-            Err(Refused::NoWeights(reason, bytes)) => {
-                found.refuse(&name, reason, bytes.map(|bytes| *bytes))
+            Err(Refused::NoWeights(reason, range)) => {
+                found.refuse(&name, reason, range.map(|range| *range))
             }
             Err(Refused::Invalid(reason)) => {
                 return Err(Error::invalid(path, format!("entry `{name}` {reason}")));
@@ -64,7 +64,7 @@ pub(crate) fn read_index(path: &Path, key: Option<&str>) -> Result<Found, Error>
 
 /// Why an entry gives no tensor.
 enum Refused {
-    /// It is something else, which a state dict may hold; with its bytes, where they are those of a tensor.
+    /// It is something else, which a state dict may hold; with where its elements lie, if it is a tensor.
     NoWeights(Unreadable, Option<Box<TensorRange>>),
     /// It contradicts itself or the file.
     Invalid(String),
@@ -118,43 +118,36 @@ impl StateDict<'_> {
             return Err("has no valid offset".into());
         };
         let (kind, start, storage_bytes) = self.storage(tensor)?;
-        let (loaded, odd_bytes) = (dtype(kind), element_bytes(kind));
-        let Some(width) = loaded
-            .map(Dtype::bytes)
-            .or(odd_bytes.map(|width| width as u64))
-        else {
-            return Err(Unreadable::Dtype(kind.to_owned()).into());
+        let no_weight = || Unreadable::Dtype(kind.to_owned());
+        let dtype = dtype(kind).ok_or_else(no_weight)?;
+        let beyond = || match storage_of(dtype) {
+            Some(_) => "reaches past the end of its storage".into(),
+            // PyTorch knows them, and computes next to nothing with them: the rest of the file is good without.
+            None => no_weight().into(),
         };
+        let offset = offset.checked_mul(dtype.bytes());
         let tensor = TensorRange {
             name: name.to_owned(),
-            dtype: loaded.unwrap_or(Dtype::I8),
+            dtype,
             shape,
             strides,
             file: Arc::clone(&self.path),
             offset: offset
-                .checked_mul(width)
                 .and_then(|offset| offset.checked_add(start))
-                .ok_or("reaches past the end of its storage")?,
-        };
-        let tensor = match loaded {
-            Some(_) => tensor,
-            None => bytes_of(tensor, width as usize),
+                .ok_or_else(beyond)?,
         };
         match tensor.end() {
             Some(end) if end <= start + storage_bytes => {}
-            _ => return Err("reaches past the end of its storage".into()),
+            _ => return Err(beyond()),
         }
-        match loaded {
-            Some(_) => Ok(tensor),
-            // With a stride of 0 it has more elements than the file has bytes, perhaps without end.
-            None => Err(Refused::NoWeights(
-                Unreadable::Dtype(kind.to_owned()),
-                tensor
-                    .bytes_in_memory()
-                    .is_some_and(|bytes| bytes <= storage_bytes)
-                    .then(|| Box::new(tensor)),
-            )),
+        if dtype.is_weight() {
+            return Ok(tensor);
         }
+        // With a stride of 0 it has more elements than the file has bytes, perhaps without end.
+        let in_memory = tensor.bytes_in_memory();
+        let is_bounded = in_memory.is_some_and(|bytes| bytes <= storage_bytes);
+        let range = is_bounded.then(|| Box::new(tensor));
+        Err(Refused::NoWeights(no_weight(), range))
     }
 
     /// `('storage', torch.FloatStorage, key, location, elements)`: dtype in PyTorch's words, first byte, bytes.

@@ -209,22 +209,43 @@ fn module<'a>(pickle: &'a Pickle, object: &Object) -> Option<&'a str> {
 
 /// The dtype that a storage's class or a dtype of PyTorch's stands for.
 pub(super) fn dtype(name: &str) -> Option<Dtype> {
-    match name.strip_prefix("torch.")? {
-        "FloatStorage" | "float32" => Some(Dtype::F32),
-        "HalfStorage" | "float16" => Some(Dtype::F16),
-        "BFloat16Storage" | "bfloat16" => Some(Dtype::Bf16),
-        "CharStorage" | "int8" => Some(Dtype::I8),
-        _ => None,
+    let name = name.strip_prefix("torch.")?;
+    let is_it = |dtype: &Dtype| name == torch_name(*dtype) || Some(name) == storage_of(*dtype);
+    Dtype::KNOWN.into_iter().find(is_it)
+}
+
+/// What PyTorch calls a dtype.
+fn torch_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F64 => "float64",
+        Dtype::F32 => "float32",
+        Dtype::F16 => "float16",
+        Dtype::Bf16 => "bfloat16",
+        Dtype::I64 => "int64",
+        Dtype::I32 => "int32",
+        Dtype::I16 => "int16",
+        Dtype::I8 => "int8",
+        Dtype::U64 => "uint64",
+        Dtype::U32 => "uint32",
+        Dtype::U16 => "uint16",
+        Dtype::U8 => "uint8",
+        Dtype::Bool => "bool",
     }
 }
 
-/// How many bytes an element has of a dtype that cannot be loaded.
-pub(super) fn element_bytes(name: &str) -> Option<usize> {
-    match name.strip_prefix("torch.")? {
-        "BoolStorage" | "bool" | "ByteStorage" | "uint8" => Some(1),
-        "ShortStorage" | "int16" => Some(2),
-        "IntStorage" | "int32" => Some(4),
-        "LongStorage" | "int64" | "DoubleStorage" | "float64" => Some(8),
-        _ => None,
+/// The class of the storages of a dtype. Dtypes newer than these classes have none: `_rebuild_tensor_v3` says theirs.
+pub(super) fn storage_of(dtype: Dtype) -> Option<&'static str> {
+    match dtype {
+        Dtype::F64 => Some("DoubleStorage"),
+        Dtype::F32 => Some("FloatStorage"),
+        Dtype::F16 => Some("HalfStorage"),
+        Dtype::Bf16 => Some("BFloat16Storage"),
+        Dtype::I64 => Some("LongStorage"),
+        Dtype::I32 => Some("IntStorage"),
+        Dtype::I16 => Some("ShortStorage"),
+        Dtype::I8 => Some("CharStorage"),
+        Dtype::U8 => Some("ByteStorage"),
+        Dtype::Bool => Some("BoolStorage"),
+        Dtype::U64 | Dtype::U32 | Dtype::U16 => None,
     }
 }

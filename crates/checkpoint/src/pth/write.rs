@@ -7,14 +7,16 @@ use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
+use super::tensor::storage_of;
 use crate::write::{Source, Written};
-use crate::{Dtype, Error, TensorMeta};
+use crate::{Error, TensorMeta, quoted};
 
 /// PyTorch aligns storages to this, so that they can be mapped and used in place.
 const STORAGE_ALIGNMENT: u16 = 64;
 
 pub(crate) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Error> {
     let zip_error = |error: zip::result::ZipError| Error::io(path, "write")(error.into());
+    let state_dict = state_dict(path, source.tensors())?;
     let file = File::create(path).map_err(Error::io(path, "create"))?;
     let mut zip = ZipWriter::new(BufWriter::with_capacity(1 << 20, file));
     let options = |bytes: u64| {
@@ -28,7 +30,7 @@ pub(crate) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Erro
             .map_err(zip_error)?;
         zip.write_all(bytes).map_err(Error::io(path, "write"))
     };
-    small(&mut zip, "data.pkl", &state_dict(source.tensors()))?;
+    small(&mut zip, "data.pkl", &state_dict)?;
     small(&mut zip, "byteorder", b"little")?;
     let mut written = Written::default();
     for (key, tensor) in source.tensors().to_vec().iter().enumerate() {
@@ -46,8 +48,19 @@ pub(crate) fn write(path: &Path, mut source: Source<'_>) -> Result<Written, Erro
     Ok(written)
 }
 
+/// The class of the storage that a tensor lies in.
+fn storage(path: &Path, tensor: &TensorMeta) -> Result<&'static str, Error> {
+    storage_of(tensor.dtype).ok_or_else(|| {
+        let (name, dtype) = (quoted(&tensor.name), tensor.dtype);
+        let reason = format!(
+            "cannot hold the tensor {name}: PyTorch has no storage for {dtype}, so save safetensors"
+        );
+        Error::invalid(path, reason)
+    })
+}
+
 /// The pickle of an `OrderedDict` of contiguous tensors, each in a storage of its own.
-fn state_dict(tensors: &[TensorMeta]) -> Vec<u8> {
+fn state_dict(path: &Path, tensors: &[TensorMeta]) -> Result<Vec<u8>, Error> {
     const ORDERED_DICT: &[u8] = b"ccollections\nOrderedDict\n)R";
     let mut out = b"\x80\x02".to_vec();
     out.extend(ORDERED_DICT);
@@ -56,13 +69,7 @@ fn state_dict(tensors: &[TensorMeta]) -> Vec<u8> {
         string(&mut out, &tensor.name);
         out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
         string(&mut out, "storage");
-        let storage = match tensor.dtype {
-            Dtype::F32 => "FloatStorage",
-            Dtype::F16 => "HalfStorage",
-            Dtype::Bf16 => "BFloat16Storage",
-            Dtype::I8 => "CharStorage",
-        };
-        out.extend(format!("ctorch\n{storage}\n").bytes());
+        out.extend(format!("ctorch\n{}\n", storage(path, tensor)?).bytes());
         string(&mut out, &key.to_string());
         string(&mut out, "cpu");
         int(&mut out, tensor.shape.iter().product());
@@ -75,7 +82,7 @@ fn state_dict(tensors: &[TensorMeta]) -> Vec<u8> {
         out.extend(b"tR");
     }
     out.extend(b"u.");
-    out
+    Ok(out)
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {

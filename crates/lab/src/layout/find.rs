@@ -68,9 +68,10 @@ impl Match {
         let unexpected = self.unexpected.iter();
         let unexpected = unexpected.map(|tensor| (written(&tensor.name), tensor.shape.clone()));
         let unexpected = unexpected.collect();
-        let in_file = |other: &Other| Other {
-            name: written(&other.name),
-            ..other.clone()
+        let in_file = |other: &Other| {
+            let mut other = other.clone();
+            other.name = written(&other.name);
+            other
         };
         let unreadable = self.unreadable.iter().map(in_file).collect();
         let others = checkpoint.others().iter().map(in_file).collect();

@@ -187,6 +187,7 @@ pub(super) fn begin<R: CubeRuntime>(
         Dtype::F16 => DType::F16,
         Dtype::Bf16 => DType::BF16,
         Dtype::I8 => panic!("quantised weights are no floats: see quantise"),
+        other => panic!("no model is of {other}"),
     };
     let shape = Shape::new([elements]);
     CubeFilling(CubeTensor::new_contiguous(

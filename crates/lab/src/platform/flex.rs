@@ -43,6 +43,7 @@ impl Platform for Flex {
             Dtype::F16 => DType::F16,
             Dtype::Bf16 => DType::BF16,
             Dtype::I8 => panic!("quantised weights are no floats: see quantise"),
+            other => panic!("no model is of {other}"),
         };
         let element_bytes = dtype.bytes() as usize;
         HostFilling {
