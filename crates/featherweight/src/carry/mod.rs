@@ -1,0 +1,183 @@
+//! Who moves the bytes from the file to the tensors' memory.
+//!
+//! ```text
+//!  memory of the host's   file ──read──────────────▶ tensor          no buffer between, but for casts
+//!  a device's             file ──read──▶ piece ────▶ tensor at its offset     all pieces together: the staging memory
+//! ```
+
+mod stream;
+mod threads;
+#[cfg(target_os = "linux")]
+mod uring;
+#[cfg(not(target_os = "linux"))]
+#[path = "uring_elsewhere.rs"]
+mod uring;
+
+use std::ops::Range;
+
+pub use checkpoint::Access;
+use checkpoint::{Reader, TensorRange};
+
+use crate::change::Cast;
+use crate::place::{Fill, Staging};
+use crate::{Error, Observe};
+
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// One thread, tensor after tensor, through the page cache.
+    Stream,
+    /// Several threads at once.
+    Threads {
+        /// How many.
+        threads: usize,
+        /// Through the page cache, or past it.
+        access: Access,
+    },
+    /// One thread past the page cache, with reads in flight through io_uring (Linux).
+    Uring {
+        /// How many reads are in flight.
+        depth: usize,
+    },
+}
+
+impl Carrier {
+    /// More than this many threads, or reads in flight, help nobody.
+    const MOST: usize = 1024;
+}
+
+/// What a tensor is filled with: a tensor of a file, cast on the way.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where it lies, and with which strides it is read.
+    pub tensor: TensorRange,
+    /// What becomes of its elements.
+    pub cast: Cast,
+}
+
+impl Source {
+    /// As it is stored.
+    pub fn as_stored(tensor: TensorRange) -> Source {
+        let cast = Cast::new(tensor.dtype, crate::change::burn_dtype(tensor.dtype));
+        Source {
+            cast: cast.expect("nothing is changed"),
+            tensor,
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> u64 {
+        let elements: u64 = self.tensor.shape.iter().map(|&size| size as u64).product();
+        elements * self.cast.bytes_into() as u64
+    }
+
+    /// Where bytes in memory come from, in those that the tensor would have in memory as it is stored.
+    fn stored(&self, range: &Range<u64>) -> Range<u64> {
+        let (from, into) = (self.cast.bytes_from() as u64, self.cast.bytes_into() as u64);
+        range.start / into * from..range.end / into * from
+    }
+
+    /// The largest length of a piece in memory, at most `most`, that is read well.
+    pub(crate) fn piece_bytes(&self, most: usize) -> usize {
+        let (from, into) = (self.cast.bytes_from(), self.cast.bytes_into());
+        // Elements of both lengths, and the four bytes that pieces begin at.
+        let step = from.max(into).max(4) * 8;
+        let stored = self.tensor.piece_bytes((most / into * from).max(step));
+        let piece = stored / from * into;
+        match piece / step * step {
+            0 => step,
+            piece => piece,
+        }
+    }
+
+    /// Its pieces: ranges of bytes in memory.
+    pub(crate) fn pieces(&self, most: usize) -> impl Iterator<Item = Range<u64>> + use<> {
+        let (bytes, step) = (self.bytes(), self.piece_bytes(most) as u64);
+        let starts = (0..bytes).step_by(step as usize);
+        starts.map(move |start| start..bytes.min(start + step))
+    }
+}
+
+/// Reads pieces, and casts them. One for each thread.
+pub(crate) struct PieceReader {
+    reader: Reader,
+    stored: Vec<u8>,
+}
+
+/// What a cast has between the file and a tensor.
+const SCRATCH_BYTES: usize = 1 << 20;
+
+impl PieceReader {
+    pub fn new(access: Access) -> PieceReader {
+        PieceReader {
+            reader: Reader::new(access),
+            stored: Vec::new(),
+        }
+    }
+
+    /// Reads these bytes of what `source` is in memory.
+    pub fn read(&mut self, source: &Source, range: Range<u64>, to: &mut [u8]) -> Result<(), Error> {
+        let stored = source.stored(&range);
+        if source.cast.is_none() {
+            self.reader.read(&source.tensor, stored.start, to)?;
+            return Ok(());
+        }
+        let step = source.tensor.piece_bytes(SCRATCH_BYTES).max(1);
+        let (from, into) = (source.cast.bytes_from(), source.cast.bytes_into());
+        let step = (step / from * from).max(from);
+        let mut to = to;
+        for start in (stored.start..stored.end).step_by(step) {
+            let length = (stored.end - start).min(step as u64) as usize;
+            self.stored.resize(length, 0);
+            self.reader.read(&source.tensor, start, &mut self.stored)?;
+            let (here, behind) = to.split_at_mut(length / from * into);
+            cast(source, &self.stored, here)?;
+            to = behind;
+        }
+        Ok(())
+    }
+}
+
+fn cast(source: &Source, stored: &[u8], to: &mut [u8]) -> Result<(), Error> {
+    let cast = source.cast.convert(stored, to);
+    cast.map_err(|unfit| Error::Value {
+        file: source.tensor.file.to_path_buf(),
+        tensor: source.tensor.name.clone(),
+        value: unfit.value,
+        into: source.cast.dtype().name().to_owned(),
+        advice: "load it as it is stored, or cast it to a larger dtype",
+    })
+}
+
+/// Fills every tensor with its source.
+///
+/// # Errors
+///
+/// If a file cannot be read or a value not cast, or the device refuses. Nothing is in flight any more then.
+///
+/// # Panics
+///
+/// If there are not as many fills as sources.
+pub fn carry(
+    sources: &[Source],
+    fills: &mut [&mut dyn Fill],
+    carrier: Carrier,
+    staging: Staging,
+    observer: &dyn Observe,
+) -> Result<(), Error> {
+    assert_eq!(sources.len(), fills.len());
+    observer.enter(crate::Phase::Read);
+    match carrier {
+        Carrier::Stream => stream::carry(sources, fills, staging),
+        Carrier::Threads { threads, access } => {
+            let threads = threads.clamp(1, Carrier::MOST);
+            threads::carry(sources, fills, threads, access, staging)
+        }
+        Carrier::Uring { depth } => {
+            uring::carry(sources, fills, depth.clamp(1, Carrier::MOST), staging)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

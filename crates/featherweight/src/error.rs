@@ -1,0 +1,77 @@
+//! Why a module could not be loaded or saved.
+
+use std::path::PathBuf;
+
+use crate::Mismatch;
+
+/// Why a module could not be loaded or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The checkpoint cannot be opened, read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// Module and checkpoint do not fit each other. Nothing was loaded, and no memory taken.
+    #[error(transparent)]
+    Mismatch(Box<Mismatch>),
+    /// A pattern is no regular expression.
+    #[error("`{pattern}` is no regular expression: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A value does not fit the dtype that it was to become.
+    #[error("{}: tensor `{tensor}` holds {value}, which {into} cannot hold: {advice}", file.display())]
+    Value {
+        /// The file that holds it.
+        file: PathBuf,
+        /// Its name in the checkpoint.
+        tensor: String,
+        /// What it holds.
+        value: String,
+        /// What it was to become.
+        into: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The device refused, ran out of memory, or is lost.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// Which one.
+        device: String,
+        /// What it answered, and what to do where that is known.
+        reason: String,
+    },
+    /// What was read back from the device is not what the file holds.
+    #[error("{}: `{path}` on the device is not tensor `{tensor}` of the file", file.display())]
+    Unverified {
+        /// The parameter's path in the module.
+        path: String,
+        /// The tensor's name in the checkpoint.
+        tensor: String,
+        /// The file that holds it.
+        file: PathBuf,
+    },
+    /// The kernel offers no io_uring to this process.
+    #[error("the kernel offers no io_uring to this process: {reason}: read with .parallel()")]
+    NoUring {
+        /// What it answered.
+        reason: String,
+    },
+    /// A thread that was reading panicked.
+    #[error("a thread that read the checkpoint panicked: {0}")]
+    Panicked(String),
+    /// It is something that the library, or a backend, does not do.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl Error {
+    pub(crate) fn device(device: &impl std::fmt::Debug, reason: impl ToString) -> Error {
+        Error::Device {
+            device: format!("{device:?}"),
+            reason: reason.to_string(),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! A tensor's memory, per backend: begun, filled or written at offsets, finished.
+//!
+//! ```text
+//!  flex              the tensor's own memory: filled in place, no buffer between
+//!  CubeCL            a buffer of exactly the tensor's size: written in pieces at offsets, plain, under fusion or autodiff
+//!  any other         memory on the host, handed to the backend whole (`from_data`): a tensor at a time
+//! ```
+//!
+//! The backend is found by the type of its tensor primitives, so that aliases and element types need nothing. What is known
+//! of flex, CubeCL and fusion (Burn 0.21, CubeCL 0.10) stands in this folder alone.
+
+#[cfg(feature = "cubecl")]
+mod cubecl;
+mod host;
+#[cfg(feature = "cuda")]
+mod pinned;
+#[cfg(feature = "cubecl")]
+mod recycled;
+mod way;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData};
+
+use crate::{Error, Observe};
+
+pub(crate) use host::{heap, over_map};
+pub use way::Way;
+
+/// Memory of a tensor on its way to be filled.
+pub trait Fill: Send {
+    /// The memory itself, where the host can write there: fill it, and nothing else needs to be done.
+    fn memory(&mut self) -> Option<&mut [u8]>;
+
+    /// A buffer to read a piece into, which is then written: page-locked on CUDA. What is in it is of no meaning.
+    fn staging(&self, bytes: usize) -> Bytes;
+
+    /// Sends a piece to its place, where [`Fill::memory`] has none. Waits where as many are on their way as the staging
+    /// memory has room for. `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
+    ///
+    /// # Errors
+    ///
+    /// If the device reports one, be it of a write before.
+    fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error>;
+
+    /// The memory as what a tensor is made of.
+    fn finish(self: Box<Self>) -> Finished;
+}
+
+/// Memory that is filled.
+pub enum Finished {
+    /// On the host.
+    Host(Bytes),
+    /// A backend's tensor, of a type that the place knows.
+    Device(Box<dyn Any + Send>),
+}
+
+/// A device whose memory is written in pieces.
+trait Pieces: Send + Sync {
+    /// A buffer for a tensor.
+    fn begin(&self, shape: &[usize], dtype: DType) -> Result<Box<dyn Fill>, Error>;
+
+    /// The largest tensor that the device can bind, in bytes.
+    fn max_tensor_bytes(&self) -> u64;
+
+    /// Waits until every piece is written, and lets go of the staging memory.
+    fn finish(&self) -> Result<(), Error>;
+}
+
+/// How much may be on its way to a device at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Staging {
+    /// All pieces together.
+    pub bytes: usize,
+}
+
+impl Staging {
+    /// Into so many pieces it is cut: one is read while the others are written.
+    pub const PIECES: usize = 8;
+
+    /// The length of a piece: a multiple of a page.
+    pub fn piece_bytes(self) -> usize {
+        (self.bytes / Staging::PIECES / 4096 * 4096).max(4096)
+    }
+}
+
+impl Default for Staging {
+    /// 16 MiB.
+    fn default() -> Staging {
+        Staging { bytes: 16 << 20 }
+    }
+}
+
+/// Where tensors of a backend lie, on one device.
+pub struct Place<B: Backend> {
+    device: B::Device,
+    pieces: Option<Box<dyn Pieces>>,
+    way: Way,
+    observer: Arc<dyn Observe>,
+}
+
+impl<B: Backend> Place<B> {
+    /// Finds out how tensors of this backend are filled. Sets nothing up: no configuration, no default dtype.
+    pub fn new(device: &B::Device, staging: Staging, observer: Arc<dyn Observe>) -> Place<B> {
+        let (way, pieces) = way::of::<B>(device, staging, &observer);
+        Place {
+            device: device.clone(),
+            pieces,
+            way,
+            observer,
+        }
+    }
+
+    /// The way that tensors take.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// The device.
+    pub fn device(&self) -> &B::Device {
+        &self.device
+    }
+
+    /// The largest tensor that the device can bind, in bytes; `None` where only memory limits it, or nobody knows.
+    pub fn max_tensor_bytes(&self) -> Option<u64> {
+        Some(self.pieces.as_ref()?.max_tensor_bytes())
+    }
+
+    /// Memory for a tensor, of exactly its size.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot bind so large a tensor, or refuses.
+    pub fn begin(&self, shape: &[usize], dtype: DType) -> Result<Filling<B>, Error> {
+        let bytes = shape.iter().product::<usize>() * dtype.size();
+        let fill = match &self.pieces {
+            Some(pieces) => {
+                let limit = pieces.max_tensor_bytes();
+                if bytes as u64 > limit {
+                    return Err(Error::device(&self.device, too_large(bytes as u64, limit)));
+                }
+                pieces.begin(shape, dtype)?
+            }
+            None => Box::new(host::HostFill::new(bytes, &self.observer)),
+        };
+        self.observer.mark();
+        Ok(Filling {
+            fill,
+            shape: shape.to_vec(),
+            dtype,
+            device: self.device.clone(),
+        })
+    }
+
+    /// Waits until everything that was written is on the device.
+    ///
+    /// # Errors
+    ///
+    /// If the device reports one.
+    pub fn finish(&self) -> Result<(), Error> {
+        let Some(pieces) = &self.pieces else {
+            return Ok(());
+        };
+        B::sync(&self.device).map_err(|error| Error::device(&self.device, error))?;
+        pieces.finish()?;
+        // wgpu's sync alone may return before the last writes were submitted (cubecl-wgpu 0.10).
+        let probe = Tensor::<B, 1>::from_data([1.0f32], &self.device);
+        let read = probe.try_into_data();
+        read.map_err(|error| Error::device(&self.device, format!("{error:?}")))?;
+        Ok(())
+    }
+}
+
+pub(crate) fn too_large(bytes: u64, limit: u64) -> String {
+    format!(
+        "cannot bind a tensor of {bytes} bytes: its limit is {limit}; cast it to a smaller dtype, or split it in the module"
+    )
+}
+
+/// A tensor of a backend on its way to be filled: its memory is there, what lies in it is not.
+pub struct Filling<B: Backend> {
+    fill: Box<dyn Fill>,
+    shape: Vec<usize>,
+    dtype: DType,
+    device: B::Device,
+}
+
+impl<B: Backend> Filling<B> {
+    /// What is filled.
+    pub fn fill(&mut self) -> &mut dyn Fill {
+        &mut *self.fill
+    }
+
+    /// Bytes of the whole tensor.
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+
+    /// The float tensor.
+    ///
+    /// # Errors
+    ///
+    /// If the backend's type is not what it was found to be: a fault of the library's.
+    pub fn into_float<const D: usize>(self) -> Result<Tensor<B, D>, Error> {
+        match self.fill.finish() {
+            Finished::Host(bytes) => {
+                let data = TensorData::from_bytes(bytes, self.shape, self.dtype);
+                Ok(Tensor::from_data(data, (&self.device, self.dtype)))
+            }
+            Finished::Device(tensor) => way::float::<B, D>(tensor, self.dtype),
+        }
+    }
+
+    /// The tensor of integers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Filling::into_float`].
+    pub fn into_int<const D: usize>(self) -> Result<Tensor<B, D, Int>, Error> {
+        match self.fill.finish() {
+            Finished::Host(bytes) => {
+                let data = TensorData::from_bytes(bytes, self.shape, self.dtype);
+                Ok(Tensor::from_data(data, (&self.device, self.dtype)))
+            }
+            Finished::Device(tensor) => way::int::<B, D>(tensor),
+        }
+    }
+
+    /// The tensor of booleans.
+    ///
+    /// # Errors
+    ///
+    /// As [`Filling::into_float`].
+    pub fn into_bool<const D: usize>(self) -> Result<Tensor<B, D, Bool>, Error> {
+        match self.fill.finish() {
+            Finished::Host(bytes) => {
+                let data = TensorData::from_bytes(bytes, self.shape, self.dtype);
+                Ok(Tensor::from_data(data, (&self.device, self.dtype)))
+            }
+            Finished::Device(tensor) => way::bool::<B, D>(tensor),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Which way tensors of a backend take, by the type of its primitives.
+
+use std::any::Any;
+#[cfg(any(feature = "flex", feature = "cubecl"))]
+use std::any::TypeId;
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Bool, DType, Int, Tensor};
+
+use super::{Pieces, Staging};
+use crate::{Error, Observe};
+
+/// How a tensor's bytes came to where they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// Read straight into the tensor's own memory, on the host.
+    InPlace,
+    /// Read into pieces, and these written into the tensor's buffer on the device.
+    InPieces,
+    /// Read whole into host memory, and handed to the backend (`from_data`), which may copy it: no faster way is known.
+    Whole,
+    /// Not read: the file's mapped pages are the tensor's memory.
+    Mapped,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Way::InPlace => "read in place",
+            Way::InPieces => "written to the device in pieces",
+            Way::Whole => "handed to the backend whole",
+            Way::Mapped => "mapped",
+        })
+    }
+}
+
+/// Whether a backend's tensors are of this type; integers', which no autodiff wraps.
+#[cfg(any(feature = "flex", feature = "cubecl"))]
+fn is<B: Backend, T: 'static>() -> bool {
+    TypeId::of::<B::IntTensorPrimitive>() == TypeId::of::<T>()
+}
+
+/// Calls a macro with each runtime of CubeCL's that is built in: the type, and whether an empty flush submits nothing there.
+#[cfg(feature = "cubecl")]
+macro_rules! for_each_runtime {
+    ($do:ident) => {
+        #[cfg(feature = "wgpu")]
+        $do!(burn_wgpu::WgpuRuntime, super::cubecl::Traits::WGPU);
+        #[cfg(feature = "cuda")]
+        $do!(::cubecl::cuda::CudaRuntime, super::cubecl::Traits::CUDA);
+    };
+}
+
+/// The way of a backend's tensors on this device, and what writes pieces there.
+pub(super) fn of<B: Backend>(
+    device: &B::Device,
+    staging: Staging,
+    observer: &Arc<dyn Observe>,
+) -> (Way, Option<Box<dyn Pieces>>) {
+    #[cfg(feature = "flex")]
+    if is::<B, burn_flex::FlexTensor>() {
+        return (Way::InPlace, None);
+    }
+    #[cfg(feature = "cubecl")]
+    {
+        use burn_cubecl::tensor::CubeTensor;
+        macro_rules! find {
+            ($runtime:ty, $traits:expr) => {
+                if is::<B, CubeTensor<$runtime>>() || is_fused::<B, $runtime>() {
+                    let own = (device as &dyn Any).downcast_ref();
+                    if let Some(own) = own {
+                        let pieces =
+                            super::cubecl::Cube::<$runtime>::new(own, staging, $traits, observer);
+                        return (Way::InPieces, Some(Box::new(pieces)));
+                    }
+                }
+            };
+        }
+        for_each_runtime!(find);
+    }
+    let _ = (device as &dyn Any, staging, observer);
+    (Way::Whole, None)
+}
+
+#[cfg(feature = "cubecl")]
+fn is_fused<B: Backend, R: burn_cubecl::CubeRuntime>() -> bool {
+    #[cfg(feature = "fusion")]
+    return is::<B, burn_fusion::FusionTensor<burn_cubecl::fusion::FusionCubeRuntime<R>>>();
+    #[cfg(not(feature = "fusion"))]
+    false
+}
+
+fn lost<T>() -> Result<T, Error> {
+    Err(Error::Unsupported(
+        "the backend's tensors are not of the type that they were found to be".to_owned(),
+    ))
+}
+
+/// The tensor as a primitive of type `P`, where it is one, plain or under fusion; else the tensor again.
+#[cfg(feature = "cubecl")]
+fn primitive<P: 'static, R: burn_cubecl::CubeRuntime>(
+    tensor: burn_cubecl::tensor::CubeTensor<R>,
+) -> Result<P, burn_cubecl::tensor::CubeTensor<R>> {
+    let mut found: Option<P> = None;
+    if let Some(found) = (&mut found as &mut dyn Any).downcast_mut() {
+        *found = Some(tensor);
+    } else {
+        #[cfg(feature = "fusion")]
+        match (&mut found as &mut dyn Any).downcast_mut() {
+            Some(found) => *found = Some(super::cubecl::fused(tensor)),
+            None => return Err(tensor),
+        }
+        #[cfg(not(feature = "fusion"))]
+        return Err(tensor);
+    }
+    Ok(found.expect("it has just been put there"))
+}
+
+/// A tensor of CubeCL's as a float tensor of this backend.
+pub(super) fn float<B: Backend, const D: usize>(
+    tensor: Box<dyn Any + Send>,
+    dtype: DType,
+) -> Result<Tensor<B, D>, Error> {
+    #[cfg(feature = "cubecl")]
+    {
+        use burn::tensor::TensorPrimitive;
+        use burn_cubecl::tensor::CubeTensor;
+        let mut tensor = tensor;
+        macro_rules! find {
+            ($runtime:ty, $traits:expr) => {
+                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
+                    Ok(own) => {
+                        let primitive = match primitive::<B::FloatTensorPrimitive, _>(*own) {
+                            Ok(primitive) => primitive,
+                            // Autodiff wraps floats, and integers not: it wraps what comes out of this. Where the dtype
+                            // stays as it is, CubeCL returns what it was given (cast in burn-cubecl 0.21).
+                            Err(own) => match primitive::<B::IntTensorPrimitive, _>(own) {
+                                Ok(inner) => B::int_into_float(inner, dtype.into()),
+                                Err(_) => return lost(),
+                            },
+                        };
+                        return Ok(Tensor::from_primitive(TensorPrimitive::Float(primitive)));
+                    }
+                    Err(other) => other,
+                };
+            };
+        }
+        for_each_runtime!(find);
+        drop(tensor);
+        lost()
+    }
+    #[cfg(not(feature = "cubecl"))]
+    {
+        let _ = (tensor, dtype);
+        lost()
+    }
+}
+
+/// The same of integers.
+pub(super) fn int<B: Backend, const D: usize>(
+    tensor: Box<dyn Any + Send>,
+) -> Result<Tensor<B, D, Int>, Error> {
+    #[cfg(feature = "cubecl")]
+    {
+        use burn_cubecl::tensor::CubeTensor;
+        let mut tensor = tensor;
+        macro_rules! find {
+            ($runtime:ty, $traits:expr) => {
+                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
+                    Ok(own) => {
+                        let Ok(primitive) = primitive::<B::IntTensorPrimitive, _>(*own) else {
+                            return lost();
+                        };
+                        return Ok(Tensor::from_primitive(primitive));
+                    }
+                    Err(other) => other,
+                };
+            };
+        }
+        for_each_runtime!(find);
+        drop(tensor);
+    }
+    #[cfg(not(feature = "cubecl"))]
+    let _ = tensor;
+    lost()
+}
+
+/// The same of booleans.
+pub(super) fn bool<B: Backend, const D: usize>(
+    tensor: Box<dyn Any + Send>,
+) -> Result<Tensor<B, D, Bool>, Error> {
+    #[cfg(feature = "cubecl")]
+    {
+        use burn_cubecl::tensor::CubeTensor;
+        let mut tensor = tensor;
+        macro_rules! find {
+            ($runtime:ty, $traits:expr) => {
+                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
+                    Ok(own) => {
+                        let Ok(primitive) = primitive::<B::BoolTensorPrimitive, _>(*own) else {
+                            return lost();
+                        };
+                        return Ok(Tensor::from_primitive(primitive));
+                    }
+                    Err(other) => other,
+                };
+            };
+        }
+        for_each_runtime!(find);
+        drop(tensor);
+    }
+    #[cfg(not(feature = "cubecl"))]
+    let _ = tensor;
+    lost()
+}

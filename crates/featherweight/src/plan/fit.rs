@@ -1,0 +1,422 @@
+//! Each parameter's tensor, or why it has none.
+
+use std::collections::{HashMap, HashSet};
+
+use burn::module::ParamId;
+use burn::tensor::DType;
+use checkpoint::{Checkpoint, TensorRange, Unreadable};
+
+use super::convention::{is_linear_weight, last, norm_name};
+use super::names::{Named, Names, nearest};
+use super::{Convention, Kind, Mismatch, Problem, Slot};
+use crate::carry::Source;
+use crate::change::Cast;
+
+/// What is asked of the match, and what the device can do.
+pub(crate) struct Wanted<'a> {
+    pub names: &'a Names,
+    /// As the caller says; else the file is asked.
+    pub convention: Option<Convention>,
+    /// What floats become, where not what they are stored as.
+    pub cast: Option<DType>,
+    pub is_partial: bool,
+    pub is_unused_allowed: bool,
+    /// What the device's integers and booleans are.
+    pub int: DType,
+    pub bool: DType,
+    pub supports: &'a dyn Fn(DType) -> bool,
+    pub max_tensor_bytes: Option<u64>,
+}
+
+/// A parameter, and what it is loaded from.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    /// Which of the module's.
+    pub slot: usize,
+    pub source: Source,
+    /// Whether rows and columns are exchanged on the way.
+    pub is_transposed: bool,
+    /// Which item's tensor it shares, where they are one parameter.
+    pub same_as: Option<usize>,
+}
+
+/// Harmless where no parameter is for them: counters, and what counts from 0 on.
+const COUNTERS: [&str; 2] = ["num_batches_tracked", "position_ids"];
+
+/// What every parameter is loaded from, in the module's order.
+pub(crate) fn fit(
+    checkpoint: &Checkpoint,
+    slots: &[Slot],
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Item>, Mismatch> {
+    let named = wanted.names.apply(checkpoint);
+    let mut fitting = Fitting {
+        checkpoint,
+        slots,
+        wanted,
+        convention: wanted.convention.or_else(|| Convention::of(checkpoint)),
+        problems: Vec::new(),
+    };
+    let found = fitting.find(&named);
+    let orientation = fitting.orientations(&found);
+    let mut items: Vec<Item> = Vec::new();
+    for (slot, tensor) in found.of.iter().enumerate() {
+        if let Some(tensor) = tensor
+            && let Some(item) = fitting.item(slot, tensor, orientation)
+        {
+            items.push(item);
+        }
+    }
+    fitting.twins(&found, &mut items);
+    if !wanted.is_unused_allowed {
+        fitting.unused(&named, &found);
+    }
+    if items.is_empty() && fitting.problems.is_empty() {
+        fitting.problems.push(Problem::Nothing);
+    }
+    match fitting.problems.is_empty() {
+        true => Ok(items),
+        false => Err(Mismatch {
+            file: checkpoint.path().to_owned(),
+            problems: fitting.problems,
+        }),
+    }
+}
+
+struct Fitting<'a> {
+    checkpoint: &'a Checkpoint,
+    slots: &'a [Slot],
+    wanted: &'a Wanted<'a>,
+    convention: Option<Convention>,
+    problems: Vec<Problem>,
+}
+
+/// Tensors by parameter.
+struct Found<'a> {
+    /// For each parameter.
+    of: Vec<Option<&'a TensorRange>>,
+    /// Those parameters that have none of their own, and may be one with another.
+    without: Vec<usize>,
+    /// Names in the file that are somebody's.
+    used: HashSet<&'a str>,
+}
+
+/// What the matrices that are no squares say of those that are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Orientation {
+    transposed: bool,
+    straight: bool,
+}
+
+impl<'a> Fitting<'a> {
+    /// The names that a parameter may have.
+    fn candidates(&self, slot: &Slot) -> Vec<String> {
+        let mut names = vec![slot.path.clone()];
+        if !slot.path_without_variants.is_empty() {
+            names.push(slot.path_without_variants.clone());
+        }
+        if self.convention != Some(Convention::Burn)
+            && let Some(norm) = norm_name(slot)
+        {
+            for at in 0..names.len() {
+                let own = last(&names[at]).len();
+                let before = &names[at][..names[at].len() - own];
+                names.push(format!("{before}{norm}"));
+            }
+        }
+        names
+    }
+
+    fn find<'b>(&mut self, named: &'b [Named<'b>]) -> Found<'b> {
+        let mut by_name: HashMap<&str, Vec<&'b TensorRange>> = HashMap::new();
+        for named in named {
+            by_name.entry(&named.name).or_default().push(named.tensor);
+        }
+        let mut found = Found {
+            of: vec![None; self.slots.len()],
+            without: Vec::new(),
+            used: HashSet::new(),
+        };
+        for (place, slot) in self.slots.iter().enumerate() {
+            if !self.wanted.names.wants(&slot.path) {
+                continue;
+            }
+            let candidates = self.candidates(slot);
+            let tensors: Vec<&TensorRange> = candidates
+                .iter()
+                .filter_map(|name| by_name.get(&**name))
+                .flatten()
+                .copied()
+                .collect();
+            found
+                .used
+                .extend(tensors.iter().map(|tensor| &*tensor.name));
+            match tensors[..] {
+                [] => {
+                    if !self.is_unreadable(slot, &candidates) {
+                        found.without.push(place);
+                    }
+                }
+                [tensor] => found.of[place] = Some(tensor),
+                _ => self.problems.push(Problem::Twice {
+                    path: slot.path.clone(),
+                    tensors: tensors.iter().map(|tensor| tensor.name.clone()).collect(),
+                }),
+            }
+        }
+        found
+    }
+
+    /// Whether the file has something for a parameter that cannot be read: nothing else stands in for it.
+    fn is_unreadable(&mut self, slot: &Slot, candidates: &[String]) -> bool {
+        let mut others = self.checkpoint.others().iter();
+        let other = others.find(|other| {
+            let is_there = !matches!(other.reason, Unreadable::Missing { .. });
+            is_there
+                && other.tensor().is_none()
+                && candidates.contains(&self.wanted.names.rename(&other.name))
+        });
+        if let Some(other) = other {
+            self.problems.push(Problem::Dtype {
+                path: slot.path.clone(),
+                tensor: other.name.clone(),
+                reason: other.reason.to_string(),
+            });
+        }
+        other.is_some()
+    }
+
+    /// Which way round the matrices of linear layers are that can only be one way.
+    fn orientations(&self, found: &Found<'_>) -> Orientation {
+        let mut seen = Orientation::default();
+        for (slot, tensor) in self.slots.iter().zip(&found.of) {
+            let Some(tensor) = tensor.filter(|_| is_linear_weight(slot)) else {
+                continue;
+            };
+            if let (&[rows, columns], &[a, b]) = (&tensor.shape[..], &logical(slot)[..])
+                && rows != columns
+            {
+                seen.transposed |= (rows, columns) == (b, a);
+                seen.straight |= (rows, columns) == (a, b);
+            }
+        }
+        seen
+    }
+
+    /// Whether a linear layer's weight lies in the file as `[outputs, inputs]`; `None` where that cannot be told.
+    fn is_outputs_first(&self, slot: &Slot, shape: &[usize], seen: Orientation) -> Option<bool> {
+        let own = logical(slot);
+        let is_square = own[0] == own[1];
+        match (self.wanted.convention, self.convention) {
+            // The caller knows.
+            (Some(convention), _) => Some(convention == Convention::PyTorch),
+            _ if !is_square => Some(shape != &own[..]),
+            // The file says so, and nothing in it says otherwise.
+            (None, Some(Convention::PyTorch)) => (!seen.straight).then_some(true),
+            (None, Some(Convention::Burn)) => (!seen.transposed).then_some(false),
+            (None, None) => match (seen.transposed, seen.straight) {
+                (true, false) => Some(true),
+                (false, true) => Some(false),
+                _ => None,
+            },
+        }
+    }
+
+    fn item(&mut self, place: usize, tensor: &TensorRange, seen: Orientation) -> Option<Item> {
+        let slot = &self.slots[place];
+        let mut range = tensor.clone();
+        if range.shape.is_empty() && slot.shape.iter().product::<usize>() == 1 {
+            // PyTorch's scalars have no dimensions, and Burn's tensors have at least one.
+            range.shape.clone_from(&slot.shape);
+            range.strides = vec![1; slot.shape.len()];
+        }
+        let mut expected = slot.shape.clone();
+        let mut is_transposed = false;
+        if is_linear_weight(slot) && range.shape.len() == 2 {
+            let Some(is_outputs_first) = self.is_outputs_first(slot, &range.shape, seen) else {
+                self.problems.push(Problem::Orientation {
+                    path: slot.path.clone(),
+                    shape: slot.shape.clone(),
+                });
+                return None;
+            };
+            // What goes through a layer's own function is transposed by it.
+            let [inputs, outputs] = logical(slot);
+            is_transposed = is_outputs_first != slot.has_load_mapper;
+            expected = match is_outputs_first {
+                true => vec![outputs, inputs],
+                false => vec![inputs, outputs],
+            };
+        }
+        if range.shape != expected {
+            self.problems.push(Problem::Shape {
+                path: slot.path.clone(),
+                shape: expected,
+                tensor: tensor.name.clone(),
+                found: tensor.shape.clone(),
+            });
+            return None;
+        }
+        if is_transposed {
+            range = range.transposed();
+        }
+        let source = self.source(slot, range)?;
+        let bytes = source.bytes();
+        if let Some(limit) = self.wanted.max_tensor_bytes.filter(|&limit| bytes > limit) {
+            self.problems.push(Problem::TooLarge {
+                path: slot.path.clone(),
+                bytes,
+                limit,
+            });
+            return None;
+        }
+        Some(Item {
+            slot: place,
+            source,
+            is_transposed,
+            same_as: None,
+        })
+    }
+
+    /// What becomes of the elements.
+    fn source(&mut self, slot: &Slot, tensor: TensorRange) -> Option<Source> {
+        let stored = tensor.dtype;
+        let into = match slot.kind {
+            Kind::Float => match self.wanted.cast {
+                Some(dtype) => dtype,
+                None => crate::change::burn_dtype(stored),
+            },
+            Kind::Int => self.wanted.int,
+            Kind::Bool => self.wanted.bool,
+        };
+        let is_kind = match slot.kind {
+            Kind::Float => stored.is_float(),
+            Kind::Int => stored.is_int(),
+            Kind::Bool => stored == checkpoint::Dtype::Bool,
+        };
+        let cast = Cast::new(stored, into).filter(|_| is_kind);
+        let reason = match cast {
+            None => Some(format!("is {stored}, and the parameter is {}", slot.kind)),
+            Some(_) if !(self.wanted.supports)(into) => Some(format!(
+                "is {stored}, and the device does not compute in {}",
+                into.name()
+            )),
+            Some(_) => None,
+        };
+        match (cast, reason) {
+            (Some(cast), None) => Some(Source { tensor, cast }),
+            (_, reason) => {
+                self.problems.push(Problem::Dtype {
+                    path: slot.path.clone(),
+                    tensor: tensor.name.clone(),
+                    reason: reason.unwrap_or_default(),
+                });
+                None
+            }
+        }
+    }
+
+    /// What is found for a parameter is that of every other one that is the same, where the file has it once.
+    fn twins(&mut self, found: &Found<'_>, items: &mut Vec<Item>) {
+        let mut by_id: HashMap<ParamId, Vec<usize>> = HashMap::new();
+        for (place, item) in items.iter().enumerate() {
+            by_id
+                .entry(self.slots[item.slot].id)
+                .or_default()
+                .push(place);
+        }
+        // Clones of a module have the identities of its parameters, too: where the file has several tensors for one identity,
+        // they are several parameters.
+        let is_one = |places: &[usize], items: &[Item]| {
+            let first = &items[places[0]].source.tensor;
+            places
+                .iter()
+                .all(|&place| items[place].source.tensor == *first)
+        };
+        for &place in &found.without {
+            let slot = &self.slots[place];
+            let twins = by_id.get(&slot.id).filter(|twins| is_one(twins, items));
+            let twin = twins
+                .map(|twins| twins[0])
+                .filter(|&twin| self.slots[items[twin].slot].shape == slot.shape);
+            match twin {
+                Some(twin) => items.push(Item {
+                    slot: place,
+                    same_as: Some(twin),
+                    ..items[twin].clone()
+                }),
+                None if self.wanted.is_partial => {}
+                None => {
+                    let free = self.checkpoint.all().map(|tensor| &*tensor.name);
+                    let free = free.filter(|name| !found.used.contains(name));
+                    let near = match self.problems.len() < 64 {
+                        true => nearest(&slot.path, free),
+                        false => Vec::new(),
+                    };
+                    self.problems.push(Problem::Missing {
+                        path: slot.path.clone(),
+                        shape: slot.shape.clone(),
+                        nearest: near,
+                    });
+                }
+            }
+        }
+    }
+
+    /// What the file has, and nobody asks for.
+    fn unused(&mut self, named: &[Named<'_>], found: &Found<'_>) {
+        let is_counter = |name: &str| COUNTERS.contains(&last(name));
+        let readable = named.iter().filter(|named| {
+            !found.used.contains(&*named.tensor.name) && self.wanted.names.wants(&named.name)
+        });
+        let readable = readable.map(|named| (&*named.tensor.name, named.tensor.shape.clone()));
+        let others = self.checkpoint.others().iter().filter(|other| {
+            other.tensor().is_none()
+                && !matches!(
+                    other.reason,
+                    Unreadable::NoTensor | Unreadable::Missing { .. }
+                )
+                && self
+                    .wanted
+                    .names
+                    .wants(&self.wanted.names.rename(&other.name))
+        });
+        let others = others.map(|other| (&*other.name, Vec::new()));
+        let told: HashSet<String> = self
+            .problems
+            .iter()
+            .filter_map(|problem| match problem {
+                Problem::Dtype { tensor, .. } => Some(tensor.clone()),
+                _ => None,
+            })
+            .collect();
+        let missing: Vec<&str> = found
+            .without
+            .iter()
+            .map(|&place| &*self.slots[place].path)
+            .collect();
+        let unused: Vec<Problem> = readable
+            .chain(others)
+            .filter(|(name, _)| !is_counter(name) && !told.contains(*name))
+            .enumerate()
+            .map(|(count, (name, shape))| Problem::Unused {
+                tensor: name.to_owned(),
+                shape,
+                nearest: match count < 64 {
+                    true => nearest(&self.wanted.names.rename(name), missing.iter().copied()),
+                    false => Vec::new(),
+                },
+            })
+            .collect();
+        self.problems.extend(unused);
+    }
+}
+
+/// A linear layer's shape as `[inputs, outputs]`, whichever it shows: one of column-major layout shows the other until it is
+/// initialised (burn-nn 0.21).
+fn logical(slot: &Slot) -> [usize; 2] {
+    match (slot.has_load_mapper, slot.is_initialised) {
+        (true, false) => [slot.shape[1], slot.shape[0]],
+        _ => [slot.shape[0], slot.shape[1]],
+    }
+}
