@@ -215,9 +215,9 @@ pub(crate) fn dispatch<J: OnBackend>(
     match device.backend {
         BackendKind::Flex => job.on::<crate::Host>(),
         #[cfg(feature = "vulkan")]
-        BackendKind::Vulkan => job.on::<burn_wgpu::Vulkan>(),
+        BackendKind::Vulkan => job.on::<crate::platform::vulkan::Vulkan>(),
         #[cfg(feature = "cuda")]
-        BackendKind::Cuda => job.on::<burn_cuda::Cuda>(),
+        BackendKind::Cuda => job.on::<crate::platform::cuda::Cuda>(),
         #[allow(unreachable_patterns)]
         _ => Err(crate::Error::Device {
             device: device.to_string(),

@@ -3,7 +3,8 @@
 use ::cubecl::cuda::CudaRuntime;
 use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Bytes, Tensor};
-use burn_cuda::{Cuda, CudaDevice};
+use burn_cubecl::CubeBackend;
+use burn_cuda::CudaDevice;
 use checkpoint::Dtype;
 use cudarc::driver::{result as driver, sys};
 use gpt2::Gpt2;
@@ -12,6 +13,9 @@ use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, pinned, tra
 use crate::meter::{DeviceMemory, Panics};
 use crate::quantise::Quantised;
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
+
+/// Never under fusion, whatever features of Burn's another crate switches on: it would make runs differ.
+pub(crate) type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
 
 /// A CUDA device of this machine.
 pub(crate) struct Gpu {

@@ -2,8 +2,9 @@
 
 use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Bytes, Tensor};
+use burn_cubecl::CubeBackend;
 use burn_wgpu::graphics::Vulkan as VulkanApi;
-use burn_wgpu::{RuntimeOptions, Vulkan, WgpuDevice, WgpuRuntime, init_setup};
+use burn_wgpu::{RuntimeOptions, WgpuDevice, WgpuRuntime, init_setup};
 use checkpoint::Dtype;
 use gpt2::Gpt2;
 use wgpu::DeviceType;
@@ -12,6 +13,9 @@ use super::{BringLayer, Platform, cubecl, forward, recycled, training};
 use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
+
+/// Never under fusion, whatever features of Burn's another crate switches on: it would make runs differ.
+pub(crate) type Vulkan = CubeBackend<WgpuRuntime, f32, i32, u8>;
 
 /// A Vulkan adapter of this machine.
 pub(crate) struct Adapter {

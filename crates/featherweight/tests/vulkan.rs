@@ -1,0 +1,116 @@
+//! Any module on CubeCL's backends: plain, under fusion, under autodiff.
+
+mod common;
+#[path = "common/gpu.rs"]
+mod gpu;
+
+use burn::module::{AutodiffModule, Module};
+use burn::optim::{GradientsParams, Optimizer, SgdConfig};
+use burn::tensor::backend::Backend;
+use burn::tensor::{DType, Tensor};
+use burn_autodiff::Autodiff;
+use burn_cubecl::CubeBackend;
+use burn_wgpu::{WgpuDevice, WgpuRuntime};
+use checkpoint::Format;
+use common::{Everything, check, from_pytorch, write};
+use featherweight::{Way, open};
+
+type Plain = CubeBackend<WgpuRuntime, f32, i32, u8>;
+type Fused = burn_wgpu::Vulkan;
+
+fn loads_everything<B: Backend<Device = WgpuDevice>>(device: &WgpuDevice) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(
+        &folder.path().join("m"),
+        Format::Safetensors,
+        &from_pytorch(),
+    );
+    let checkpoint = open(&path).unwrap();
+    for is_parallel in [false, true] {
+        let module = match is_parallel {
+            false => Everything::<B>::lazy(device),
+            true => Everything::<B>::initialised(device),
+        };
+        let load = checkpoint.load().verified().staging_bytes(1 << 20);
+        let load = match is_parallel {
+            false => load.streamed(),
+            true => load.parallel(2),
+        };
+        let (module, report) = load.into(module).unwrap();
+        check(&module);
+        assert!(
+            report.loaded.iter().all(|one| one.way == Way::InPieces),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn every_parameter_arrives_plain_and_under_fusion() {
+    let Some(device) = gpu::vulkan() else { return };
+    loads_everything::<Plain>(&device);
+    loads_everything::<Fused>(&device);
+}
+
+#[test]
+fn every_parameter_arrives_under_autodiff_of_both() {
+    let Some(device) = gpu::vulkan() else { return };
+    loads_everything::<Autodiff<Plain>>(&device);
+    loads_everything::<Autodiff<Fused>>(&device);
+}
+
+#[test]
+fn what_is_loaded_can_be_trained_under_autodiff_and_after_train() {
+    let Some(device) = gpu::vulkan() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut tensors = std::collections::BTreeMap::new();
+    tensors.insert("weight".to_owned(), common::f32s("weight", &[4, 8]));
+    tensors.insert("bias".to_owned(), common::f32s("bias", &[4]));
+    let path = write(&folder.path().join("m.pth"), Format::Pth, &tensors);
+    type Linear<B> = burn::nn::Linear<B>;
+    let lazy = |device: &WgpuDevice| burn::nn::LinearConfig::new(8, 4).init(device);
+    let (trained, _) = open(&path)
+        .unwrap()
+        .load()
+        .into::<Autodiff<Fused>, Linear<_>>(lazy(&device))
+        .unwrap();
+    let inner: Linear<Fused> = burn::nn::LinearConfig::new(8, 4).init(&device);
+    let (inner, _) = open(&path).unwrap().load().into(inner).unwrap();
+    for model in [trained, inner.train::<Autodiff<Fused>>()] {
+        let before = common::values(model.weight.val());
+        assert_eq!(
+            before,
+            common::turned(&common::floats("weight", 32), [4, 8])
+        );
+        let x = Tensor::<Autodiff<Fused>, 2>::ones([2, 8], &device);
+        let loss = model.forward(x).powf_scalar(2.0).mean();
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        assert_eq!(gradients.len(), 2, "weight and bias want gradients");
+        let model = SgdConfig::new().init().step(0.1, model, gradients);
+        assert_ne!(common::values(model.valid().weight.val()), before);
+    }
+}
+
+#[test]
+fn halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_anything_is_read() {
+    let Some(device) = gpu::vulkan() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let tensors =
+        std::collections::BTreeMap::from([("weight".to_owned(), common::f32s("weight", &[4, 8]))]);
+    let path = write(&folder.path().join("m.pth"), Format::Pth, &tensors);
+    let lazy = || {
+        let config = burn::nn::LinearConfig::new(8, 4).with_bias(false);
+        config.init::<Fused>(&device)
+    };
+    let load = || open(&path).unwrap().load();
+    let (model, report) = load().cast(DType::F16).verified().into(lazy()).unwrap();
+    assert_eq!(model.weight.val().dtype(), DType::F16, "{report}");
+    if !Fused::supports_dtype(&device, DType::F64) {
+        let said = load().cast(DType::F64).into(lazy()).unwrap_err();
+        assert!(
+            said.to_string().contains("does not compute in f64"),
+            "{said}"
+        );
+    }
+    assert!(lazy().num_params() > 0);
+}
