@@ -77,15 +77,20 @@ regenerate *args: build
 cases *names: build
     scripts/cases {{names}}
 
+# Run the programs in examples/ on small checkpoints that PyTorch makes, and compare their outputs with PyTorch's
+examples: build
+    scripts/examples
+
 # Format, clippy and documentation, with warnings denied
 lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --document-private-items
 
-# Everything that must pass: lint, tests, committed results up to date, checkpoints beside PyTorch, and the quick reproduction
+# Everything that must pass: lint, tests, committed results up to date, checkpoints and examples beside PyTorch, and the quick reproduction
 test: lint
     cargo test --release --workspace
     just regenerate --check
     just cases
+    just examples
     just reproduce quick --out target/quick --check
