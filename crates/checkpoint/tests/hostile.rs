@@ -1,14 +1,13 @@
 //! Files that lie: each is an error that names the file, before memory is taken for what it announces, and never a panic.
 //! In a test binary of its own, for its allocator counts.
 
+mod heap;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use checkpoint::{Checkpoint, Dtype, Format, TensorMeta, write};
-use lab::meter::CountingAllocator;
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
+use heap::peak_of;
 
 type Sink<'a> = dyn FnMut(&[u8]) -> Result<(), checkpoint::Error> + 'a;
 
@@ -270,10 +269,8 @@ fn a_pickle_that_unpacks_to_more_than_any_has_is_not_unpacked() {
         bytes[at + field..at + field + 4].copy_from_slice(&0x7fff_ffffu32.to_le_bytes());
     }
     std::fs::write(&path, bytes).unwrap();
-    CountingAllocator::reset_peak();
-    let before = CountingAllocator::current_bytes();
-    assert!(refused(&path).is_err());
-    let taken = CountingAllocator::peak_bytes() - before;
+    let (result, taken) = peak_of(|| refused(&path));
+    assert!(result.is_err());
     assert!(
         taken < 300 << 20,
         "{taken} bytes for a file of a few hundred"
@@ -400,10 +397,7 @@ fn whatever_is_changed_in_a_file_it_is_read_or_refused_within_bounds() {
                 }
             }
             std::fs::write(&path, bytes).unwrap();
-            CountingAllocator::reset_peak();
-            let before = CountingAllocator::current_bytes();
-            let result = refused(&path);
-            let taken = CountingAllocator::peak_bytes().saturating_sub(before);
+            let (result, taken) = peak_of(|| refused(&path));
             assert!(taken < 320 << 20, "{taken} bytes");
             if let Err(error) = &result {
                 assert!(error.contains(&name), "{error}");

@@ -1,15 +1,14 @@
 //! What a training program logs into its checkpoint takes no memory to speak of, or is refused with advice. In a test binary of
 //! its own, for its allocator counts.
 
+mod heap;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use checkpoint::Checkpoint;
-use lab::meter::CountingAllocator;
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
+use heap::peak_of;
 
 /// A `.pth` of no tensors, with this in its pickle.
 fn pth(folder: &Path, log: &[u8], method: zip::CompressionMethod) -> PathBuf {
@@ -27,10 +26,7 @@ fn pth(folder: &Path, log: &[u8], method: zip::CompressionMethod) -> PathBuf {
 
 /// Memory taken to open it, and the error, if any.
 fn open(path: &Path) -> (u64, Option<String>) {
-    CountingAllocator::reset_peak();
-    let before = CountingAllocator::current_bytes();
-    let opened = Checkpoint::open(path);
-    let taken = CountingAllocator::peak_bytes() - before;
+    let (opened, taken) = peak_of(|| Checkpoint::open(path));
     (taken, opened.err().map(|error| error.to_string()))
 }
 
