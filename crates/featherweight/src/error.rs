@@ -43,6 +43,17 @@ pub enum Error {
         /// What it answered, and what to do where that is known.
         reason: String,
     },
+    /// A tensor is larger than the device can bind. Asking for it all the same would panic in a thread of CubeCL 0.10, and later
+    /// reads would return other tensors' bytes.
+    #[error(
+        "a tensor of {bytes} bytes is over the device's limit of {limit} bytes: cast it to a smaller dtype, or split it"
+    )]
+    TooLarge {
+        /// The tensor's size.
+        bytes: u64,
+        /// The largest that the device binds.
+        limit: u64,
+    },
     /// What was read back from the device is not what the file holds.
     #[error("{}: `{path}` on the device is not tensor `{tensor}` of the file", file.display())]
     Unverified {

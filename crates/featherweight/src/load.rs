@@ -14,7 +14,7 @@ use checkpoint::{Access, PrivateMap};
 
 use crate::assign::{self, Supply};
 use crate::carry::{Carrier, Source, carry};
-use crate::place::{Filling, Place, Staging, over_map};
+use crate::place::{Fill, Filling, Place, Staging, over_map};
 use crate::plan::{Convention, Item, Kind, Names, Slot, Wanted, collect, fit};
 use crate::report::{Loaded, Report};
 use crate::{Error, Mismatch, Observe, Phase, Problem, Unobserved, Way, quantised, verify};
@@ -263,15 +263,15 @@ impl Load {
 }
 
 /// A module's parameters beside a checkpoint.
-pub(crate) struct Plan<B: Backend> {
-    pub slots: Vec<Slot>,
-    pub items: Vec<Item>,
-    pub place: Place<B>,
+struct Plan<B: Backend> {
+    slots: Vec<Slot>,
+    items: Vec<Item>,
+    place: Place<B>,
 }
 
 impl Load {
     /// What would be loaded: everything is checked, and no memory taken.
-    pub(crate) fn plan<B: Backend, M: Module<B>>(&self, module: &M) -> Result<Plan<B>, Error> {
+    fn plan<B: Backend, M: Module<B>>(&self, module: &M) -> Result<Plan<B>, Error> {
         self.check_patterns()?;
         let mismatch = |mismatch| Error::Mismatch(Box::new(mismatch));
         let (slots, device) = collect::<B, M>(module);
@@ -328,7 +328,24 @@ impl Load {
         self.load_planned(plan, module, start)
     }
 
-    pub(crate) fn load_planned<B: Backend, M: Module<B>>(
+    /// As [`Load::into`], into a module that stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Load::into`]. After an error that comes once something was read, parameters that are not loaded hold zeros: then the
+    /// module is not to be used.
+    pub fn apply<B: Backend, M: Module<B>>(self, module: &mut M) -> Result<Report, Error> {
+        let start = Instant::now();
+        self.observer.enter(Phase::Open);
+        let plan = self.plan::<B, M>(module)?;
+        // What is let go of by the clone is let go of by the module when the clone takes its place.
+        *module = self.let_go(module.clone(), &plan.slots, &plan.items);
+        let (loaded, report) = self.load_planned(plan, module.clone(), start)?;
+        *module = loaded;
+        Ok(report)
+    }
+
+    fn load_planned<B: Backend, M: Module<B>>(
         self,
         plan: Plan<B>,
         module: M,
@@ -360,13 +377,22 @@ impl Load {
             });
             ready.push(one);
         }
-        let (sources, mut fills): (Vec<Source>, Vec<_>) = items
+        // In the order of the files, as disks and the kernel's reading ahead like it.
+        let mut begun: Vec<(&Source, &mut dyn Fill)> = items
             .iter()
             .zip(&mut ready)
             .filter_map(|(item, ready)| match ready {
-                Ready::Begun(filling) => Some((item.source.clone(), filling.fill())),
+                Ready::Begun(filling) => Some((&item.source, filling.fill())),
                 _ => None,
             })
+            .collect();
+        begun.sort_by(|(one, _), (other, _)| {
+            let lies = |source: &Source| (source.tensor.file.clone(), source.tensor.offset);
+            lies(one).cmp(&lies(other))
+        });
+        let (sources, mut fills): (Vec<Source>, Vec<_>) = begun
+            .into_iter()
+            .map(|(source, fill)| (source.clone(), fill))
             .unzip();
         let observer = &*self.observer;
         carry(&sources, &mut fills, self.carrier, self.staging, observer)?;
@@ -397,12 +423,7 @@ impl Load {
     }
 
     /// Lets go of what parameters hold that are to be loaded.
-    pub(crate) fn let_go<B: Backend, M: Module<B>>(
-        &self,
-        module: M,
-        slots: &[Slot],
-        items: &[Item],
-    ) -> M {
+    fn let_go<B: Backend, M: Module<B>>(&self, module: M, slots: &[Slot], items: &[Item]) -> M {
         let held = items.iter().map(|item| &slots[item.slot]);
         let held: Vec<&str> = held
             .filter(|slot| slot.is_initialised)

@@ -1,13 +1,10 @@
 //! Matrices that are quantised on their way to a backend, a tensor at a time. (Burn 0.21.)
 
-#[cfg(feature = "flex")]
-use std::any::Any;
-
 use burn::tensor::backend::Backend;
 use burn::tensor::quantization::{
     QuantLevel, QuantMode, QuantParam, QuantScheme, QuantStore, QuantValue,
 };
-use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
+use burn::tensor::{DType, Tensor};
 use checkpoint::Access;
 
 use crate::Error;
@@ -87,30 +84,5 @@ pub(crate) fn load<B: Backend, const D: usize>(
         }
         matrix.extend(&floats[..length / 4], block);
     }
-    Ok(tensor(matrix, &source.tensor.shape, scheme, place))
-}
-
-fn tensor<B: Backend, const D: usize>(
-    matrix: Quantised,
-    shape: &[usize],
-    scheme: QuantScheme,
-    place: &Place<B>,
-) -> Tensor<B, D> {
-    // `TensorData::quantized` would leave flex with twice as much, by the growth of a vector.
-    #[cfg(feature = "flex")]
-    if std::any::TypeId::of::<B::QuantizedTensorPrimitive>()
-        == std::any::TypeId::of::<burn_flex::FlexQTensor>()
-    {
-        use burn_flex::{FlexQTensor, FlexTensor};
-        let values = FlexTensor::from_data(TensorData::new(matrix.values, shape.to_vec()));
-        let mut own = Some(FlexQTensor::new(values, scheme, matrix.scales));
-        let found = (&mut own as &mut dyn Any)
-            .downcast_mut::<Option<B::QuantizedTensorPrimitive>>()
-            .and_then(Option::take);
-        let primitive = found.expect("the types are the same");
-        return Tensor::from_primitive(TensorPrimitive::QFloat(primitive));
-    }
-    let data = TensorData::quantized(matrix.values, shape.to_vec(), scheme, &matrix.scales);
-    let primitive = B::q_from_data(data, place.device());
-    Tensor::from_primitive(TensorPrimitive::QFloat(primitive))
+    place.quantised(matrix, &source.tensor.shape, scheme)
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Instant;
 
 use burn::module::ParamId;
 use burn::tensor::backend::Backend;
@@ -14,7 +13,7 @@ use burn_store::{
 use checkpoint::{Access, Format};
 
 use crate::carry::{PieceReader, Source};
-use crate::plan::Convention;
+use crate::plan::{Convention, collect};
 use crate::save::{Save, ToAdapter, save};
 use crate::{Checkpoint, Error, Load};
 
@@ -161,19 +160,14 @@ impl ModuleStore for Store {
         &mut self,
         module: &mut M,
     ) -> Result<ApplyResult, Error> {
-        let start = Instant::now();
         let load = self.load()?;
-        let plan = load.plan::<B, M>(module)?;
-        // What is let go of by the clone is let go of by the module when the clone takes its place.
-        *module = load.let_go(module.clone(), &plan.slots, &plan.items);
-        let containers: BTreeMap<String, String> = plan
-            .slots
-            .iter()
-            .map(|slot| (slot.path.clone(), slot.container.clone()))
+        let containers: BTreeMap<String, String> = collect::<B, M>(module)
+            .0
+            .into_iter()
+            .map(|slot| (slot.path, slot.container))
             .collect();
         let names = load.names.clone();
-        let (loaded, report) = load.load_planned(plan, module.clone(), start)?;
-        *module = loaded;
+        let report = load.apply(module)?;
         let (missing, skipped): (Vec<String>, Vec<String>) =
             report.kept.into_iter().partition(|path| names.wants(path));
         Ok(ApplyResult {

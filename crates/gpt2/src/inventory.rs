@@ -37,6 +37,27 @@ impl TensorSpec {
     pub fn elements(&self) -> u64 {
         self.shape.iter().map(|&size| size as u64).product()
     }
+
+    /// The path of the [`Gpt2`](crate::Gpt2)'s parameter that holds it; of this shard's, where it is a vocabulary table.
+    pub fn module_path(&self, shard: usize) -> String {
+        match &*self.name {
+            "tok_emb.weight" => return format!("tok_emb.shards.{shard}"),
+            "out_head.weight" => return format!("out_head.shards.{shard}"),
+            "pos_emb.weight" => return "pos_emb".to_owned(),
+            _ => {}
+        }
+        let parts = [
+            (".att.W_", ".attention."),
+            (".att.", ".attention."),
+            (".ff.layers.0.", ".widen."),
+            (".ff.layers.2.", ".narrow."),
+        ];
+        let part = parts.iter().find(|(name, _)| self.name.contains(name));
+        part.map_or_else(
+            || self.name.clone(),
+            |(name, path)| self.name.replace(name, path),
+        )
+    }
 }
 
 /// From a checkpoint's names to the paths of [`Gpt2`](crate::Gpt2)'s parameters, for Burn's own stores: regular

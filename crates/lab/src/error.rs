@@ -93,3 +93,21 @@ impl From<Panicked> for Error {
         Error::from_panic(panicked.to_string())
     }
 }
+
+/// What the library says, in the words that a record has.
+impl From<featherweight::Error> for Error {
+    fn from(error: featherweight::Error) -> Error {
+        match error {
+            featherweight::Error::Checkpoint(error) => Error::Checkpoint(error),
+            featherweight::Error::Device { device, reason } => Error::Device { device, reason },
+            featherweight::Error::TooLarge { bytes, limit } => {
+                Error::TensorTooLarge { bytes, limit }
+            }
+            featherweight::Error::NoUring { reason } => Error::Unsupported {
+                device: "io_uring".to_owned(),
+                reason,
+            },
+            other => Error::Setup(other.to_string()),
+        }
+    }
+}

@@ -10,9 +10,8 @@
 //!        └─▶ meter::LastWords                    what it is doing, on disk, should it be ended
 //! ```
 //!
-//! What several techniques share is here, too: streaming a tensor through a small staging buffer ([`Run::stream`]), tensors
-//! that are filled piece by piece ([`Filling`]), tensors over mapped pages ([`Run::view`]), and quantised matrices
-//! ([`quantise`]). What others call the model's tensors, and how they keep them, is said by layouts ([`Layouts`]).
+//! No byte is moved here: that is the library's, `featherweight`. [`Run::load`] is the library's one call, [`Run::place`] and the
+//! other methods its steps. What others call the model's tensors, and how they keep them, is said by layouts ([`Layouts`]).
 //!
 //! An experiment is generic over [`Platform`], a Burn backend with what Burn does not forward: the
 //! memory in use on the device, its limits, and a read-back in pieces. Flex is always there, because
@@ -28,6 +27,7 @@ mod experiment;
 mod finite;
 mod layout;
 mod measures;
+mod observed;
 mod optimizer_state;
 mod outcome;
 mod platform;
@@ -35,11 +35,9 @@ pub mod quantise;
 mod reference;
 mod run;
 mod spoiling;
-mod stream;
 mod tuning;
 mod usage;
 mod verify;
-mod view;
 pub mod worker;
 
 pub use columns::{Cell, Column, How, Unit};
@@ -55,7 +53,7 @@ pub use measures::Measures;
 pub use meter::Phase;
 pub use optimizer_state::is_optimizer_state;
 pub use outcome::{Compared, Logits, Outcome, Status, VerifiedBy};
-pub use platform::{Filling, Host, Platform};
+pub use platform::{Host, Platform};
 pub use reference::{
     REFERENCE_TOKENS, check_comparable, check_logits, logits_error, logits_tolerance, read_logits,
     write_logits,

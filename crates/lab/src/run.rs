@@ -2,13 +2,17 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use checkpoint::{Checkpoint, Dtype, Mapped, TensorRange};
-use gpt2::{Config, Gpt2, TensorMut};
-use half::{bf16, f16};
-use meter::{Phase, Recorder};
+use featherweight::carry::{Carrier, Source, carry};
+use featherweight::place::{Place, Staging};
+use featherweight::{IdentityAdapter, Load};
+use gpt2::{Config, Gpt2, TensorMut, TensorSpec};
+use meter::Phase;
 
+use crate::observed::Observed;
 use crate::{Error, Host, Layouts, Platform, Tuning};
 
 /// The context of one run on backend `B`.
@@ -30,13 +34,15 @@ pub struct Run<B: Platform> {
     pub(crate) checkpoint: PathBuf,
     pub(crate) layouts: Layouts,
     pub(crate) max_tensor_bytes: Option<u64>,
-    pub(crate) recorder: Recorder,
+    /// How tensors are filled there.
+    pub place: Place<B>,
+    pub(crate) observed: Arc<Observed>,
 }
 
 impl<B: Platform> Run<B> {
     /// Says what the run does from here on, and reads the marks of what it did until now.
     pub fn enter(&self, phase: Phase) {
-        self.recorder.enter(phase);
+        self.observed.enter(phase);
     }
 
     /// A model on the device that holds no memory yet.
@@ -51,7 +57,7 @@ impl<B: Platform> Run<B> {
 
     /// Initialises every lazy parameter of `model` with random weights, on the model's device.
     pub fn materialise<H: Platform>(&self, model: &mut Gpt2<H>) {
-        model.materialise(&self.config, || self.recorder.mark());
+        model.materialise(&self.config, || self.observed.mark());
     }
 
     /// That every tensor of `model` is held whole: Burn's own stores cannot load a part of one.
@@ -87,6 +93,47 @@ impl<B: Platform> Run<B> {
         Ok(self.layouts.open(&self.checkpoint)?.checkpoint)
     }
 
+    /// Loads the checkpoint into `model`, by the library: say how, then `.into(model)`. The checkpoint's tensors, or their rows,
+    /// have the paths of the model's parameters.
+    ///
+    /// # Errors
+    ///
+    /// If the checkpoint is missing or invalid, or lacks a tensor of the model.
+    pub fn load(&self, model: &mut Gpt2<B>) -> Result<Load, Error> {
+        self.load_only(model, |_| true)
+    }
+
+    /// As [`Run::load`], of these tensors alone; the model's others stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::load`].
+    pub fn load_only(
+        &self,
+        model: &mut Gpt2<B>,
+        is_wanted: impl Fn(&TensorSpec) -> bool,
+    ) -> Result<Load, Error> {
+        let checkpoint = self.open()?;
+        let mut tensors = Vec::new();
+        let parameters = model.tensors_mut(&self.config).into_iter();
+        for parameter in parameters.filter(|parameter| is_wanted(&parameter.spec)) {
+            let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
+            for (number, shard) in parameter.shards.iter().enumerate() {
+                let mut rows = tensor.clone().narrowed(shard.rows.clone());
+                rows.name = parameter.spec.module_path(number);
+                tensors.push(rows);
+            }
+        }
+        let checkpoint = checkpoint.with_tensors(tensors)?.with_others(Vec::new());
+        let load = featherweight::Checkpoint::from(checkpoint).load();
+        // As it lies there: GPT-2's layers here are as PyTorch has them.
+        Ok(load
+            .with_from_adapter(IdentityAdapter)
+            .allow_partial(true)
+            .staging_bytes(self.tuning.staging_bytes as usize)
+            .observed(self.observed.clone()))
+    }
+
     /// What the checkpoint calls a tensor of the model; the model's own name where it does not tell.
     pub(crate) fn name_in_file(&self, tensor: &str) -> String {
         let named = self.layouts.open(&self.checkpoint).ok();
@@ -94,35 +141,28 @@ impl<B: Platform> Run<B> {
         name.unwrap_or_else(|| tensor.to_owned())
     }
 
-    /// Reads rows of a tensor into host memory: flat data in the checkpoint's dtype, in a buffer that flex
-    /// adopts as it is. (A buffer of bytes would be copied for its alignment: cubecl-common 0.10,
-    /// `Bytes::from_bytes_vec`.)
+    /// Reads rows of a tensor into host memory: flat data in the checkpoint's dtype, in a buffer that flex adopts as it is.
     ///
     /// # Errors
     ///
     /// If the file cannot be read.
     pub fn read(&self, tensor: &TensorRange, rows: Range<usize>) -> Result<TensorData, Error> {
-        read_rows(tensor, rows)
+        Ok(featherweight::carry::read(&tensor.clone().narrowed(rows))?)
     }
 
     /// Copies rows of a mapped tensor into host memory: flat data as [`Run::read`] returns it.
-    pub fn copy(&self, mapped: &Mapped, tensor: &TensorRange, rows: Range<usize>) -> TensorData {
-        let range = tensor.rows(rows.clone());
-        let elements = ((range.end - range.start) / tensor.dtype.bytes()) as usize;
-        macro_rules! copy_as {
-            ($element:ty) => {{
-                let mut values = vec![<$element>::default(); elements];
-                mapped.copy_rows(tensor, rows, bytemuck::cast_slice_mut(&mut values));
-                TensorData::new(values, [elements])
-            }};
-        }
-        match tensor.dtype {
-            Dtype::F32 => copy_as!(f32),
-            Dtype::F16 => copy_as!(f16),
-            Dtype::Bf16 => copy_as!(bf16),
-            Dtype::I8 => copy_as!(i8),
-            other => panic!("no model is of {other}"),
-        }
+    ///
+    /// # Errors
+    ///
+    /// If the map is of another checkpoint.
+    pub fn copy(
+        &self,
+        mapped: &Mapped,
+        tensor: &TensorRange,
+        rows: Range<usize>,
+    ) -> Result<TensorData, Error> {
+        let rows = tensor.clone().narrowed(rows);
+        Ok(featherweight::carry::copy(mapped, &rows)?)
     }
 
     /// Reads a whole tensor of the checkpoint into host memory, in the pieces that `destination` holds it in.
@@ -149,13 +189,24 @@ impl<B: Platform> Run<B> {
     ///
     /// If the device cannot bind so large a tensor.
     pub fn upload(&self, data: TensorData) -> Result<Tensor<B, 1>, Error> {
-        self.check_tensor_bytes(data.bytes.len() as u64)?;
-        let device = &self.device;
-        let tensor =
-            B::memory_persistent_allocations(device, data, |data| Tensor::from_data(data, device));
-        B::release_uploaded(device)?;
-        self.recorder.mark();
-        Ok(tensor)
+        Ok(self.place.upload(data)?)
+    }
+
+    /// Streams rows of a tensor into a new one on the device, by the library's steps: flat, as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or the device refuses.
+    pub fn stream(&self, tensor: &TensorRange, rows: Range<usize>) -> Result<Tensor<B, 1>, Error> {
+        let source = Source::as_stored(tensor.clone().narrowed(rows));
+        let elements = source.tensor.shape.iter().product();
+        let mut filling = self.place.begin(&[elements], source.cast.dtype())?;
+        let staging = Staging {
+            bytes: self.tuning.staging_bytes as usize,
+        };
+        let fills = &mut [filling.fill()];
+        carry(&[source], fills, Carrier::Stream, staging, &*self.observed)?;
+        Ok(filling.into_float()?)
     }
 
     /// [`Run::upload`] for the pieces of a tensor, each freed on the host once it is on its way.
@@ -196,7 +247,7 @@ impl<B: Platform> Run<B> {
             let tensor = B::memory_persistent_allocations(device, elements, |elements| {
                 Tensor::empty([elements], device)
             });
-            self.recorder.mark();
+            self.observed.mark();
             tensor
         };
         let shards = destination.shards.iter();
@@ -205,35 +256,9 @@ impl<B: Platform> Run<B> {
             .collect()
     }
 
-    pub(crate) fn check_tensor_bytes(&self, bytes: u64) -> Result<(), Error> {
-        match self.max_tensor_bytes.filter(|&limit| bytes > limit) {
-            Some(limit) => Err(Error::TensorTooLarge { bytes, limit }),
-            None => Ok(()),
-        }
-    }
-
     fn max_shard_elements(&self) -> u64 {
         self.max_tensor_bytes
             .map_or(u64::MAX, |bytes| bytes / self.dtype.bytes())
-    }
-}
-
-fn read_rows(tensor: &TensorRange, rows: Range<usize>) -> Result<TensorData, Error> {
-    let range = tensor.rows(rows.clone());
-    let elements = ((range.end - range.start) / tensor.dtype.bytes()) as usize;
-    macro_rules! read_as {
-        ($element:ty) => {{
-            let mut values = vec![<$element>::default(); elements];
-            tensor.read_rows(rows, bytemuck::cast_slice_mut(&mut values))?;
-            Ok(TensorData::new(values, [elements]))
-        }};
-    }
-    match tensor.dtype {
-        Dtype::F32 => read_as!(f32),
-        Dtype::F16 => read_as!(f16),
-        Dtype::Bf16 => read_as!(bf16),
-        Dtype::I8 => read_as!(i8),
-        other => panic!("no model is of {other}"),
     }
 }
 
@@ -253,7 +278,7 @@ pub fn read_model(
     for parameter in model.tensors_mut(config) {
         let spec = &parameter.spec;
         let tensor = checkpoint.tensor(&spec.name, &spec.shape)?;
-        let data = read_rows(tensor, 0..spec.shape[0])?;
+        let data = featherweight::carry::read(tensor)?;
         let dtype = data.dtype;
         parameter.assign(vec![Tensor::from_data(data, (&device, dtype))]);
     }

@@ -7,8 +7,9 @@ use gpt2::{Config, Gpt2, Initial, TensorMut};
 
 use crate::convert::{extend_as_f32, extend_from_f32};
 use crate::platform::BringLayer;
-use crate::quantise::{block_elements, scale_of, scales_name};
+use crate::quantise::{block_elements, scales_name};
 use crate::{Error, Platform};
+use featherweight::change::scale_of;
 
 /// Reads every parameter back, one at a time, and compares its digest with the checkpoint's.
 pub(crate) fn digests<B: Platform>(

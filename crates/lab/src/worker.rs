@@ -10,12 +10,14 @@ use std::time::Instant;
 use burn::tensor::backend::BackendTypes;
 use burn::tensor::{DType, Distribution, Element, Tensor, set_default_dtypes};
 use checkpoint::{Digest, Dtype};
+use featherweight::place::{Place, Staging};
 use gpt2::Gpt2;
 use meter::{
     CacheError, CacheState, Cgroup, Diary, Disturbances, HostLimits, Instruments, LastWords,
     Panics, Peaks, Process, Recorder, Stage, touch_free_memory,
 };
 
+use crate::observed::Observed;
 use crate::outcome::{Outcome, Status};
 use crate::{
     BackendKind, Compared, DeviceSpec, Error, Experiment, Footprint, Host, Kept, Layouts, Logits,
@@ -136,18 +138,25 @@ pub(crate) fn run_of<B: Platform>(
     device: B::Device,
     recorder: impl FnOnce() -> Recorder,
 ) -> Result<Run<B>, Error> {
-    Ok(Run {
+    let observed = Arc::new(Observed::default());
+    let staging = Staging {
+        bytes: spec.tuning.staging_bytes as usize,
+    };
+    let run = Run {
         config: spec.config,
         stored: spec.dtype,
         dtype,
         variant,
         tuning: spec.tuning,
         max_tensor_bytes: B::max_tensor_bytes(&device),
+        place: Place::new(&device, staging, observed.clone()),
         device,
         checkpoint: spec.checkpoint.clone(),
         layouts: Layouts::of(&spec.reading)?,
-        recorder: recorder(),
-    })
+        observed,
+    };
+    run.observed.start(recorder());
+    Ok(run)
 }
 
 fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Error> {
@@ -200,16 +209,16 @@ fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Err
         true => Recorder::clock(),
         false => Recorder::start(instruments),
     };
-    let mut run = run_of::<B>(spec, target.variant, dtype, device.clone(), recorder)?;
+    let run = run_of::<B>(spec, target.variant, dtype, device.clone(), recorder)?;
     let mut model = E::load(&run)?;
     B::finish(&device)?;
-    let load_seconds = run.recorder.stop_clock();
+    let load_seconds = run.observed.stop_clock();
     // A model that does not hold all its layers holds the most while forward goes through it.
     let forward = match E::STREAMS_LAYERS && !spec.only_time {
         true => Some(forward::<E, B>(&run, &mut model)?),
         false => None,
     };
-    let peaks = run.recorder.finish();
+    let peaks = run.observed.finish();
     let pool = B::pool_peak(&device).zip(pool_before);
     let pool = pool.map(|(peak, before)| peak.above(before));
     let mut measures = Measures {

@@ -20,6 +20,6 @@ impl DeviceMemory {
 }
 
 /// Reads the device's own count, on the thread that loads.
-pub type ReadDevice = Box<dyn Fn() -> Option<DeviceMemory>>;
+pub type ReadDevice = Box<dyn Fn() -> Option<DeviceMemory> + Send>;
 /// Reads a number of bytes that somebody else keeps.
 pub type ReadBytes = Box<dyn FnMut() -> Option<u64> + Send>;

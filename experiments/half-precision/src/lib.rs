@@ -9,11 +9,12 @@
 //!     ... = state_dict[name].to(torch.float16)
 //! ```
 
-use checkpoint::{Dtype, Reader, TensorRange};
+use checkpoint::Dtype;
+use featherweight::change::burn_dtype;
 use gpt2::Gpt2;
 use lab::{
-    Contract, Error, Experiment, Filling, Footprint, Kept, MemoryModel, Phase, Platform, Run,
-    Target, Tunable, Variant, convert,
+    Contract, Error, Experiment, Footprint, Kept, MemoryModel, Platform, Run, Target, Tunable,
+    Variant,
 };
 
 /// See the crate's documentation.
@@ -61,66 +62,8 @@ impl Experiment for HalfPrecision {
 
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         let mut model = run.lazy_model();
-        let checkpoint = run.open()?;
-        let mut reader = run.reader();
-        let mut cast = Cast::default();
-        for parameter in model.tensors_mut(&run.config) {
-            let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
-            let mut loaded = Vec::new();
-            for shard in &parameter.shards {
-                loaded.push(match run.stored == run.dtype {
-                    true => run.stream(&mut reader, tensor, shard.rows.clone())?,
-                    false => cast.stream(run, &mut reader, tensor, shard.rows.clone())?,
-                });
-            }
-            run.enter(Phase::Assign);
-            parameter.assign(loaded);
-        }
+        let load = run.load(&mut model)?.cast(burn_dtype(run.dtype));
+        let (model, _) = load.streamed().into(model)?;
         Ok(model)
-    }
-}
-
-/// The piece that is being rounded: as it is stored, and as floats.
-#[derive(Default)]
-struct Cast {
-    stored: Vec<u8>,
-    floats: Vec<f32>,
-}
-
-impl Cast {
-    /// As [`Run::stream`], with every element rounded to the run's dtype on the way.
-    fn stream<B: Platform>(
-        &mut self,
-        run: &Run<B>,
-        reader: &mut Reader,
-        tensor: &TensorRange,
-        rows: std::ops::Range<usize>,
-    ) -> Result<burn::tensor::Tensor<B, 1>, Error> {
-        let range = tensor.rows(rows);
-        let (from, to) = (run.stored.bytes(), run.dtype.bytes());
-        run.enter(Phase::Materialise);
-        let mut filling = run.begin(((range.end - range.start) / from) as usize)?;
-        // Stored, floats and rounded: three buffers, so each takes less.
-        let step = tensor.piece_bytes(run.tuning.piece_bytes() / 4 * 2) as u64;
-        run.enter(Phase::Read);
-        for start in range.clone().step_by(step as usize) {
-            let end = range.end.min(start + step);
-            let elements = (end - start) / from;
-            self.stored.resize((end - start) as usize, 0);
-            reader.read(tensor, start, &mut self.stored)?;
-            self.floats.clear();
-            convert::extend_as_f32(&mut self.floats, run.stored, &self.stored);
-            let place = (start - range.start) / from * to;
-            let length = (elements * to) as usize;
-            if let Some(memory) = filling.memory() {
-                let memory = &mut memory[place as usize..][..length];
-                convert::round_into(memory, run.dtype, &self.floats);
-            } else {
-                let mut piece = B::staging_buffer(&run.device, length);
-                convert::round_into(&mut piece, run.dtype, &self.floats);
-                filling.write(place, piece)?;
-            }
-        }
-        Ok(filling.finish())
     }
 }

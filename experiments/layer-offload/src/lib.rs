@@ -33,19 +33,9 @@ impl Experiment for LayerOffload {
 
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         let mut model = run.lazy_model();
-        let checkpoint = run.open()?;
-        let mut reader = run.reader();
-        for parameter in model.tensors_mut(&run.config) {
-            let is_resident = parameter
-                .spec
-                .layer
-                .is_none_or(|layer| layer < resident(&run.tuning));
-            if is_resident {
-                let loaded = run.stream_tensor(&mut reader, &checkpoint, &parameter)?;
-                run.enter(Phase::Assign);
-                parameter.assign(loaded);
-            }
-        }
+        let is_resident = |layer| layer < resident(&run.tuning);
+        let load = run.load_only(&mut model, |spec| spec.layer.is_none_or(is_resident))?;
+        let (model, _) = load.streamed().into(model)?;
         Ok(model)
     }
 
@@ -70,12 +60,8 @@ impl Experiment for LayerOffload {
                 }
             }
         }
-        let checkpoint = run.open()?;
-        let mut reader = run.reader();
-        for parameter in model.layer_mut(&run.config, layer) {
-            let loaded = run.stream_tensor(&mut reader, &checkpoint, &parameter)?;
-            parameter.assign(loaded);
-        }
+        let load = run.load_only(model, |spec| spec.layer == Some(layer))?;
+        load.streamed().apply(model)?;
         Ok(())
     }
 }

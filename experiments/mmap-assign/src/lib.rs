@@ -41,7 +41,7 @@ impl Experiment for MmapAssign {
             for shard in &parameter.shards {
                 // Touching the pages reads the file; the copy is what the device's parameter is made of.
                 run.enter(Phase::Read);
-                let data = run.copy(&mapped, tensor, shard.rows.clone());
+                let data = run.copy(&mapped, tensor, shard.rows.clone())?;
                 run.enter(Phase::Upload);
                 loaded.push(run.upload(data)?);
             }

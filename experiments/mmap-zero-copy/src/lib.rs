@@ -81,7 +81,12 @@ impl Experiment for MmapZeroCopy {
         for parameter in parameters.drain(..) {
             let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
             for (shard, map) in parameter.shards.into_iter().zip(maps.by_ref()) {
-                run.assign_view(shard, tensor, map)?;
+                let rows = tensor.clone().narrowed(shard.rows.clone());
+                // A matrix that lies in the file otherwise than row by row keeps the file's strides.
+                match tensor.shape.len() {
+                    2 => shard.assign_matrix(run.place.view(&rows, map)?),
+                    _ => shard.assign(run.place.view(&rows, map)?),
+                }
             }
         }
         Ok(model)

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use checkpoint::{Dtype, Format};
+use checkpoint::{Access, Dtype, Format, Reader};
 use gpt2::Gpt2;
 use lab::quantise::{Quantised, block_elements, scales_name};
 use lab::{
@@ -36,17 +36,16 @@ impl Experiment for Prequantized {
 
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         let mut model = run.lazy_model();
+        let vectors = run.load_only(&mut model, |spec| spec.shape.len() == 1)?;
+        let (mut model, _) = vectors.streamed().into(model)?;
         let checkpoint = run.open()?;
-        let mut reader = run.reader();
+        let mut reader = Reader::new(Access::Buffered);
         let mut parameters = model.tensors_mut(&run.config);
+        parameters.retain(|parameter| parameter.spec.shape.len() == 2);
         // Burn copies a quantised matrix while it takes it: the largest ones while little else is there.
         parameters.sort_by_key(|parameter| Reverse(parameter.spec.elements()));
         for parameter in parameters {
-            let [rows, columns] = parameter.spec.shape[..] else {
-                let vector = run.stream_tensor(&mut reader, &checkpoint, &parameter)?;
-                parameter.assign(vector);
-                continue;
-            };
+            let (rows, columns) = (parameter.spec.shape[0], parameter.spec.shape[1]);
             let name = &parameter.spec.name;
             let values = checkpoint.tensor(name, &[rows, columns])?;
             let blocks = columns / block_elements(columns);

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use checkpoint::{Reader, TensorRange};
+use checkpoint::{Access, Reader, TensorRange};
 use gpt2::Gpt2;
 use lab::quantise::{Quantised, block_elements};
 use lab::{
@@ -33,18 +33,17 @@ impl Experiment for Quantized {
 
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         let mut model = run.lazy_model();
+        let vectors = run.load_only(&mut model, |spec| spec.shape.len() == 1)?;
+        let (mut model, _) = vectors.streamed().into(model)?;
         let checkpoint = run.open()?;
-        let mut reader = run.reader();
+        let mut reader = Reader::new(Access::Buffered);
         let mut parameters = model.tensors_mut(&run.config);
+        parameters.retain(|parameter| parameter.spec.shape.len() == 2);
         // Burn copies a quantised matrix while it takes it: the largest ones while little else is there.
         parameters.sort_by_key(|parameter| Reverse(parameter.spec.elements()));
         for parameter in parameters {
             let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
-            let [_, columns] = parameter.spec.shape[..] else {
-                let vector = run.stream_tensor(&mut reader, &checkpoint, &parameter)?;
-                parameter.assign(vector);
-                continue;
-            };
+            let columns = parameter.spec.shape[1];
             for shard in parameter.shards {
                 let rows = shard.rows.clone();
                 let matrix = quantise(run, &mut reader, tensor, rows.clone())?;
@@ -67,7 +66,7 @@ fn quantise<B: Platform>(
 ) -> Result<Quantised, Error> {
     run.enter(Phase::Read);
     let columns = tensor.shape[1];
-    let mut matrix = Quantised::with_capacity(rows.len(), columns);
+    let mut matrix = Quantised::with_capacity(rows.len() * columns, block_elements(columns));
     let (mut stored, mut floats) = (Vec::new(), Vec::new());
     let rows_at_once = (run.tuning.piece_bytes() / tensor.row_bytes() as usize).max(1);
     for start in rows.clone().step_by(rows_at_once) {

@@ -11,13 +11,9 @@
 //!
 //! There the largest file stands beside the model; here a piece of a tensor does.
 
-use std::collections::HashMap;
-
 use checkpoint::Format;
 use gpt2::Gpt2;
-use lab::{
-    Contract, Error, Experiment, Footprint, MemoryModel, Phase, Platform, Reads, Run, Tunable,
-};
+use lab::{Contract, Error, Experiment, Footprint, MemoryModel, Platform, Reads, Run, Tunable};
 
 /// See the crate's documentation.
 pub struct Sharded;
@@ -35,24 +31,8 @@ impl Experiment for Sharded {
 
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         let mut model = run.lazy_model();
-        let checkpoint = run.open()?;
-        let parameters = model.tensors_mut(&run.config).into_iter();
-        let mut by_name: HashMap<_, _> = parameters
-            .map(|parameter| (parameter.spec.name.clone(), parameter))
-            .collect();
-        // The index lists the tensors file by file, so that each file is opened once and read from front to back.
-        let mut reader = run.reader();
-        for tensor in checkpoint.tensors() {
-            if let Some(parameter) = by_name.remove(&tensor.name) {
-                let loaded = run.stream_tensor(&mut reader, &checkpoint, &parameter)?;
-                run.enter(Phase::Assign);
-                parameter.assign(loaded);
-            }
-        }
-        // What no file holds is named here.
-        for parameter in by_name.into_values() {
-            checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
-        }
+        // The library reads in the order of the files: each is opened once and read from front to back.
+        let (model, _) = run.load(&mut model)?.streamed().into(model)?;
         Ok(model)
     }
 }

@@ -5,11 +5,11 @@
 //!  discrete    file ──read──▶ piece ──write──▶ parameter      the pieces of the staging buffer take turns
 //! ```
 //!
-//! What [`Run::fill`] does is in `crates/lab/src/stream.rs`: a device buffer of exactly the parameter's size
-//! is filled at offsets, past Burn's `from_data`, which would hold three times the tensor on the host.
+//! It is the library's first way, `crates/featherweight/src/carry/stream.rs`: a device buffer of exactly the parameter's size is
+//! filled at offsets, past Burn's `from_data`, which would hold three times the tensor on the host.
 
 use gpt2::Gpt2;
-use lab::{Contract, Error, Experiment, Footprint, MemoryModel, Phase, Platform, Run, Tunable};
+use lab::{Contract, Error, Experiment, Footprint, MemoryModel, Platform, Run, Tunable};
 
 /// See the crate's documentation.
 pub struct Streamed;
@@ -26,33 +26,7 @@ impl Experiment for Streamed {
 
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         let mut model = run.lazy_model();
-        let checkpoint = run.open()?;
-        let parameters = model.tensors_mut(&run.config);
-
-        // All of them first: to ask a device for memory waits for what it was given to do.
-        run.enter(Phase::Materialise);
-        let mut begun = Vec::new();
-        for parameter in &parameters {
-            for shard in &parameter.shards {
-                begun.push(run.begin(shard.shape().iter().product())?);
-            }
-        }
-
-        run.enter(Phase::Read);
-        let mut reader = run.reader();
-        let (mut begun, mut loaded) = (begun.into_iter(), Vec::new());
-        for parameter in &parameters {
-            let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
-            let shards = parameter.shards.iter().zip(begun.by_ref());
-            let filled = shards
-                .map(|(shard, filling)| run.fill(&mut reader, tensor, shard.rows.clone(), filling));
-            loaded.push(filled.collect::<Result<_, _>>()?);
-        }
-
-        run.enter(Phase::Assign);
-        for (parameter, loaded) in parameters.into_iter().zip(loaded) {
-            parameter.assign(loaded);
-        }
+        let (model, _) = run.load(&mut model)?.streamed().into(model)?;
         Ok(model)
     }
 }

@@ -15,11 +15,12 @@ mod uring;
 
 use std::ops::Range;
 
+use burn::tensor::{Bytes, TensorData};
 pub use checkpoint::Access;
-use checkpoint::{Reader, TensorRange};
+use checkpoint::{Mapped, Reader, TensorRange};
 
 use crate::change::Cast;
-use crate::place::{Fill, Staging};
+use crate::place::{Fill, Staging, heap};
 use crate::{Error, Observe};
 
 /// Who reads.
@@ -147,6 +148,36 @@ fn cast(source: &Source, stored: &[u8], to: &mut [u8]) -> Result<(), Error> {
         into: source.cast.dtype().name().to_owned(),
         advice: "load it as it is stored, or cast it to a larger dtype",
     })
+}
+
+/// Reads a tensor into host memory that flex adopts as it is: flat data, as it is stored.
+///
+/// # Errors
+///
+/// If the file cannot be read.
+pub fn read(tensor: &TensorRange) -> Result<TensorData, Error> {
+    let (mut bytes, elements) = room_for(tensor);
+    Reader::new(Access::Buffered).read(tensor, 0, &mut bytes)?;
+    let dtype = crate::change::burn_dtype(tensor.dtype);
+    Ok(TensorData::from_bytes(bytes, [elements], dtype))
+}
+
+/// Copies a tensor out of a map, as [`read`] reads it.
+///
+/// # Errors
+///
+/// If the map is of another checkpoint.
+pub fn copy(mapped: &Mapped, tensor: &TensorRange) -> Result<TensorData, Error> {
+    let (mut bytes, elements) = room_for(tensor);
+    let rows = tensor.shape.first().copied().unwrap_or(1);
+    mapped.copy_rows(tensor, 0..rows, &mut bytes);
+    let dtype = crate::change::burn_dtype(tensor.dtype);
+    Ok(TensorData::from_bytes(bytes, [elements], dtype))
+}
+
+fn room_for(tensor: &TensorRange) -> (Bytes, usize) {
+    let elements = tensor.shape.iter().product::<usize>();
+    (heap(elements * tensor.dtype.bytes() as usize), elements)
 }
 
 /// Fills every tensor with its source.

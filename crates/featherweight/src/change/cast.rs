@@ -20,7 +20,7 @@ pub struct Unfit {
 }
 
 /// The same dtype in Burn's words.
-pub(crate) fn burn_dtype(dtype: Dtype) -> DType {
+pub fn burn_dtype(dtype: Dtype) -> DType {
     match dtype {
         Dtype::F64 => DType::F64,
         Dtype::F32 => DType::F32,

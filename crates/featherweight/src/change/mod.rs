@@ -4,6 +4,5 @@
 mod cast;
 mod quantise;
 
-pub(crate) use cast::burn_dtype;
-pub use cast::{Cast, Unfit};
-pub use quantise::Quantised;
+pub use cast::{Cast, Unfit, burn_dtype};
+pub use quantise::{Quantised, scale_of};

@@ -56,8 +56,8 @@ impl Quantised {
     }
 }
 
-/// A block of zeros has a scale, too.
-pub(crate) fn scale_of(magnitude: f32) -> f32 {
+/// The scale of a block whose largest magnitude this is. A block of zeros has one, too.
+pub fn scale_of(magnitude: f32) -> f32 {
     let scale = magnitude / LARGEST;
     if scale.is_normal() || scale.is_infinite() {
         scale

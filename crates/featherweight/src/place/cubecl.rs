@@ -1,19 +1,23 @@
 //! Devices of CubeCL's: Vulkan, Metal and WebGPU by wgpu, and CUDA. (CubeCL 0.10, burn-cubecl 0.21.)
 
+use std::any::Any;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use burn::tensor::quantization::{QParamTensor, QParams, QuantScheme, params_shape};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::ops::numeric::zeros_client;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::device::Device;
 use cubecl::device_handle::DeviceHandle;
-use cubecl::server::{ComputeServer, CopyDescriptor};
+use cubecl::server::{ComputeServer, CopyDescriptor, MemoryLayoutDescriptor};
 use cubecl::stream_id::StreamId;
+use cubecl::zspace::metadata::Metadata;
 
 use super::recycled::Buffers;
 use super::{Fill, Finished, Pieces, Staging};
+use crate::change::Quantised;
 use crate::{Error, Observe};
 
 /// After this, a write is taken to be lost.
@@ -122,8 +126,75 @@ impl<R: CubeRuntime> Pieces for Cube<R> {
 
     fn finish(&self) -> Result<(), Error> {
         let done = self.writes.all_done();
+        // The last pieces are with CubeCL still.
+        self.release_uploaded()?;
         self.staging.release();
         done.map_err(|reason| Error::device(&self.device, reason))
+    }
+
+    /// CUDA's queue of host buffers to be dropped is emptied by a flush or a launch alone (cubecl-cuda 0.10), and has two
+    /// halves: the second flush waits for what the first has marked, and frees it. A loop of uploads would otherwise keep the
+    /// whole model on the host.
+    fn release_uploaded(&self) -> Result<(), Error> {
+        if !self.traits.is_cuda {
+            return Ok(());
+        }
+        let client = R::client(&self.device);
+        for _ in 0..2 {
+            let flushed = client.flush();
+            flushed.map_err(|error| Error::device(&self.device, format!("{error:?}")))?;
+        }
+        Ok(())
+    }
+
+    /// In the persistent pool, and row by row without gaps: Burn's `from_data` begins each row where the device likes it best, on
+    /// CUDA at a multiple of 512 bytes, which takes a third more for rows of 768.
+    fn quantised(
+        &self,
+        matrix: Quantised,
+        shape: &[usize],
+        scheme: QuantScheme,
+    ) -> Result<Box<dyn Any + Send>, Error> {
+        let client = R::client(&self.device);
+        let Quantised { values, scales } = matrix;
+        let shape = Shape::from(shape.to_vec());
+        let scales_shape = params_shape(&shape, scheme.level);
+        let contiguous = MemoryLayoutDescriptor::contiguous;
+        let data = vec![
+            (
+                contiguous(shape.clone(), size_of::<i8>()),
+                Bytes::from_elems(values),
+            ),
+            (
+                contiguous(scales_shape.clone(), size_of::<f32>()),
+                Bytes::from_elems(scales),
+            ),
+        ];
+        let created = client.memory_persistent_allocation(data, |data| client.create_tensors(data));
+        let created = created.map_err(|error| Error::device(&self.device, format!("{error:?}")))?;
+        let [values, scales] = <[_; 2]>::try_from(created).map_err(|_| {
+            Error::device(
+                &self.device,
+                "it made another number of tensors than was asked for",
+            )
+        })?;
+        // One buffer for both: the scales are at these offsets in it.
+        let scales = QParamTensor {
+            offset_start: scales.memory.offset_start.unwrap_or(0) as usize,
+            offset_end: scales.memory.offset_end.unwrap_or(0) as usize,
+            metadata: Metadata::new(scales_shape, scales.strides),
+            dtype: DType::F32,
+        };
+        let tensor = CubeTensor::new_quantized(
+            client.clone(),
+            values.memory,
+            shape,
+            self.device.clone(),
+            values.strides,
+            DType::QFloat(scheme),
+            QParams { scales },
+        );
+        Ok(Box::new(tensor))
     }
 }
 
@@ -279,7 +350,7 @@ pub(super) fn fused<R: CubeRuntime>(
     use burn_ir::{InitOperationIr, OperationIr};
 
     // Element types play no part in what is done here.
-    type Any<R> = CubeBackend<R, f32, i32, u32>;
+    type Whichever<R> = CubeBackend<R, f32, i32, u32>;
     let client =
         GlobalFusionClient::<burn_cubecl::fusion::FusionCubeRuntime<R>>::load(&tensor.device);
     let (shape, dtype) = (tensor.meta.shape().clone(), tensor.dtype);
@@ -288,7 +359,7 @@ pub(super) fn fused<R: CubeRuntime>(
     let mut outputs = client.register(
         OperationStreams::default(),
         OperationIr::Init(described),
-        burn_fusion::NoOp::<Any<R>>::new(),
+        burn_fusion::NoOp::<Whichever<R>>::new(),
     );
     outputs.pop().expect("one tensor comes out of one")
 }

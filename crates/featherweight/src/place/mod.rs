@@ -22,8 +22,11 @@ use std::any::Any;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData};
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData, TensorPrimitive};
+use checkpoint::{PrivateMap, TensorRange};
 
+use crate::change::Quantised;
 use crate::{Error, Observe};
 
 pub(crate) use host::{heap, over_map};
@@ -58,6 +61,10 @@ pub enum Finished {
 }
 
 /// A device whose memory is written in pieces.
+#[cfg_attr(
+    not(feature = "cubecl"),
+    expect(dead_code, reason = "no such backend is built in")
+)]
 trait Pieces: Send + Sync {
     /// A buffer for a tensor.
     fn begin(&self, shape: &[usize], dtype: DType) -> Result<Box<dyn Fill>, Error>;
@@ -67,6 +74,17 @@ trait Pieces: Send + Sync {
 
     /// Waits until every piece is written, and lets go of the staging memory.
     fn finish(&self) -> Result<(), Error>;
+
+    /// Has the host let go of what Burn's `from_data` uploaded.
+    fn release_uploaded(&self) -> Result<(), Error>;
+
+    /// A quantised matrix, in memory of exactly its size.
+    fn quantised(
+        &self,
+        matrix: Quantised,
+        shape: &[usize],
+        scheme: QuantScheme,
+    ) -> Result<Box<dyn Any + Send>, Error>;
 }
 
 /// How much may be on its way to a device at once.
@@ -135,14 +153,9 @@ impl<B: Backend> Place<B> {
     /// If the device cannot bind so large a tensor, or refuses.
     pub fn begin(&self, shape: &[usize], dtype: DType) -> Result<Filling<B>, Error> {
         let bytes = shape.iter().product::<usize>() * dtype.size();
+        self.check_bytes(bytes as u64)?;
         let fill = match &self.pieces {
-            Some(pieces) => {
-                let limit = pieces.max_tensor_bytes();
-                if bytes as u64 > limit {
-                    return Err(Error::device(&self.device, too_large(bytes as u64, limit)));
-                }
-                pieces.begin(shape, dtype)?
-            }
+            Some(pieces) => pieces.begin(shape, dtype)?,
             None => Box::new(host::HostFill::new(bytes, &self.observer)),
         };
         self.observer.mark();
@@ -152,6 +165,76 @@ impl<B: Backend> Place<B> {
             dtype,
             device: self.device.clone(),
         })
+    }
+
+    /// A flat tensor of data on the host, as Burn makes it of a parameter's (`Param::from_data`): by `from_data`, in memory of
+    /// exactly its size. CubeCL 0.10 copies the data twice on the host meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot bind so large a tensor, or refuses.
+    pub fn upload(&self, data: TensorData) -> Result<Tensor<B, 1>, Error> {
+        self.check_bytes(data.bytes.len() as u64)?;
+        let (device, dtype) = (&self.device, data.dtype);
+        let tensor = B::memory_persistent_allocations(device, data, |data| {
+            Tensor::from_data(data, (device, dtype))
+        });
+        if let Some(pieces) = &self.pieces {
+            pieces.release_uploaded()?;
+        }
+        self.observer.mark();
+        Ok(tensor)
+    }
+
+    /// A quantised matrix `[rows, columns]`, in memory of exactly its size where the way there is known: Burn's
+    /// `TensorData::quantized` would leave flex with twice as much, by the growth of a vector.
+    ///
+    /// # Errors
+    ///
+    /// As [`Place::upload`].
+    pub fn quantised<const D: usize>(
+        &self,
+        matrix: Quantised,
+        shape: &[usize],
+        scheme: QuantScheme,
+    ) -> Result<Tensor<B, D>, Error> {
+        self.check_bytes(matrix.values.len() as u64)?;
+        let primitive =
+            way::quantised::<B>(matrix, shape, scheme, &self.device, self.pieces.as_deref())?;
+        if let Some(pieces) = &self.pieces {
+            pieces.release_uploaded()?;
+        }
+        self.observer.mark();
+        Ok(Tensor::from_primitive(TensorPrimitive::QFloat(primitive)))
+    }
+
+    /// A float tensor whose memory is a map's pages, which hold `tensor` with its strides; nothing is copied. On flex alone.
+    ///
+    /// # Errors
+    ///
+    /// If the backend has memory of its own, or the tensor does not begin at a multiple of its element's size in the file, as
+    /// some writers leave it.
+    pub fn view<const D: usize>(
+        &self,
+        tensor: &TensorRange,
+        map: PrivateMap,
+    ) -> Result<Tensor<B, D>, Error> {
+        let element = tensor.dtype.bytes() as usize;
+        if !map.bytes().as_ptr().addr().is_multiple_of(element) {
+            return Err(Error::Unsupported(format!(
+                "{}: `{}` does not begin at a multiple of {element} bytes: it cannot be used where it lies",
+                tensor.file.display(),
+                tensor.name
+            )));
+        }
+        way::view::<B, D>(tensor, over_map(map))
+    }
+
+    fn check_bytes(&self, bytes: u64) -> Result<(), Error> {
+        match self.max_tensor_bytes().filter(|&limit| bytes > limit) {
+            Some(limit) => Err(Error::TooLarge { bytes, limit }),
+            None => Ok(()),
+        }
     }
 
     /// Waits until everything that was written is on the device.
@@ -171,12 +254,6 @@ impl<B: Backend> Place<B> {
         read.map_err(|error| Error::device(&self.device, format!("{error:?}")))?;
         Ok(())
     }
-}
-
-pub(crate) fn too_large(bytes: u64, limit: u64) -> String {
-    format!(
-        "cannot bind a tensor of {bytes} bytes: its limit is {limit}; cast it to a smaller dtype, or split it in the module"
-    )
 }
 
 /// A tensor of a backend on its way to be filled: its memory is there, what lies in it is not.

@@ -7,9 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, DType, Int, Tensor};
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData};
+use checkpoint::TensorRange;
 
 use super::{Pieces, Staging};
+use crate::change::Quantised;
 use crate::{Error, Observe};
 
 /// How a tensor's bytes came to where they are.
@@ -214,4 +217,64 @@ pub(super) fn bool<B: Backend, const D: usize>(
     #[cfg(not(feature = "cubecl"))]
     let _ = tensor;
     lost()
+}
+
+/// A quantised matrix as a primitive of this backend.
+pub(super) fn quantised<B: Backend>(
+    matrix: Quantised,
+    shape: &[usize],
+    scheme: QuantScheme,
+    device: &B::Device,
+    pieces: Option<&dyn Pieces>,
+) -> Result<B::QuantizedTensorPrimitive, Error> {
+    #[cfg(feature = "flex")]
+    if TypeId::of::<B::QuantizedTensorPrimitive>() == TypeId::of::<burn_flex::FlexQTensor>() {
+        use burn_flex::{FlexQTensor, FlexTensor};
+        let values = FlexTensor::from_data(TensorData::new(matrix.values, shape.to_vec()));
+        let mut own = Some(FlexQTensor::new(values, scheme, matrix.scales));
+        let own = (&mut own as &mut dyn Any).downcast_mut::<Option<_>>();
+        return own.and_then(Option::take).map_or_else(lost, Ok);
+    }
+    #[cfg(feature = "cubecl")]
+    if let Some(pieces) = pieces {
+        use burn_cubecl::tensor::CubeTensor;
+        let mut tensor = pieces.quantised(matrix, shape, scheme)?;
+        macro_rules! find {
+            ($runtime:ty, $traits:expr) => {
+                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
+                    Ok(own) => return primitive(*own).map_or_else(|_| lost(), Ok),
+                    Err(other) => other,
+                };
+            };
+        }
+        for_each_runtime!(find);
+        drop(tensor);
+        return lost();
+    }
+    let _ = pieces;
+    let data = TensorData::quantized(matrix.values, shape.to_vec(), scheme, &matrix.scales);
+    Ok(B::q_from_data(data, device))
+}
+
+/// Memory that holds a tensor with its strides as a tensor of this backend: flex's.
+pub(super) fn view<B: Backend, const D: usize>(
+    tensor: &TensorRange,
+    memory: Bytes,
+) -> Result<Tensor<B, D>, Error> {
+    #[cfg(feature = "flex")]
+    if is::<B, burn_flex::FlexTensor>() {
+        use burn::tensor::{Shape, TensorPrimitive};
+        use burn_flex::{FlexTensor, Layout};
+        let dtype = crate::change::burn_dtype(tensor.dtype);
+        let strides = tensor.strides.iter().map(|&stride| stride as isize);
+        let layout = Layout::new(Shape::from(tensor.shape.clone()), strides.collect(), 0);
+        let mut own = Some(FlexTensor::new(memory, layout, dtype));
+        let own = (&mut own as &mut dyn Any).downcast_mut::<Option<_>>();
+        let primitive = own.and_then(Option::take).map_or_else(lost, Ok)?;
+        return Ok(Tensor::from_primitive(TensorPrimitive::Float(primitive)));
+    }
+    let _ = (tensor, memory);
+    Err(Error::Unsupported(
+        "a device with memory of its own, or a backend under autodiff, cannot use a file's pages with strides".to_owned(),
+    ))
 }

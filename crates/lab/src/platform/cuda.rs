@@ -1,17 +1,14 @@
 //! NVIDIA GPUs, by the driver's own libraries, loaded at run time.
 
 use ::cubecl::cuda::CudaRuntime;
-use burn::tensor::quantization::QuantScheme;
-use burn::tensor::{Bytes, Tensor};
+use burn::tensor::Tensor;
 use burn_cubecl::CubeBackend;
 use burn_cuda::CudaDevice;
-use checkpoint::Dtype;
 use cudarc::driver::{result as driver, sys};
 use gpt2::Gpt2;
 use meter::{DeviceMemory, Panics};
 
-use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, pinned, training};
-use crate::quantise::Quantised;
+use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, training};
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 
 /// Never under fusion, whatever features of Burn's another crate switches on: it would make runs differ.
@@ -142,7 +139,6 @@ fn read_pool(
 impl Platform for Cuda {
     const MEMORY: MemoryModel = MemoryModel::Discrete;
     const MULTIPLIES_IN_TF32: bool = true;
-    type Filling = cubecl::CubeFilling<CudaRuntime>;
 
     fn open(index: usize) -> Result<CudaDevice, Error> {
         cubecl::configure();
@@ -199,35 +195,11 @@ impl Platform for Cuda {
     }
 
     fn finish(device: &CudaDevice) -> Result<(), Error> {
-        cubecl::finish::<Self>(device)?;
-        // The last pieces are with CubeCL still.
-        Self::release_uploaded(device)?;
-        pinned::release(device).map_err(|error| cubecl::device_error(device, format!("{error:?}")))
+        cubecl::finish::<Self>(device)
     }
 
     fn read_back(tensor: Tensor<Self, 1>, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         cubecl::read_back(tensor, each)
-    }
-
-    fn begin(device: &CudaDevice, elements: usize, dtype: Dtype) -> Self::Filling {
-        cubecl::begin(device, elements, dtype)
-    }
-
-    fn quantised(
-        device: &CudaDevice,
-        matrix: Quantised,
-        shape: [usize; 2],
-        scheme: QuantScheme,
-    ) -> Tensor<Self, 2> {
-        cubecl::quantised(device, matrix, shape, scheme)
-    }
-
-    fn staging_buffer(device: &CudaDevice, bytes: usize) -> Bytes {
-        pinned::buffer(device, bytes)
-    }
-
-    fn release_uploaded(device: &CudaDevice) -> Result<(), Error> {
-        cubecl::release_uploaded::<CudaRuntime>(device)
     }
 
     fn logits(

@@ -4,16 +4,10 @@
 mod cubecl;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-mod filling;
 mod flex;
 mod forward;
 #[cfg(feature = "cuda")]
 pub(crate) mod nvml;
-mod pages;
-#[cfg(feature = "cuda")]
-mod pinned;
-#[cfg(feature = "cubecl")]
-mod recycled;
 #[cfg(feature = "train")]
 mod training;
 #[cfg(not(feature = "train"))]
@@ -22,17 +16,12 @@ mod training;
 #[cfg(feature = "vulkan")]
 pub(crate) mod vulkan;
 
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
-use burn::tensor::quantization::QuantScheme;
-use burn::tensor::{Bytes, DType, Tensor};
-use checkpoint::Dtype;
 use gpt2::Gpt2;
 use meter::{DeviceMemory, ReadBytes};
 
-use crate::quantise::Quantised;
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
-
-pub use filling::Filling;
 
 /// Looks after a model while forward goes through it: called before each layer.
 pub type BringLayer<'a, B> = dyn FnMut(&mut Gpt2<B>, usize) -> Result<(), Error> + 'a;
@@ -48,9 +37,6 @@ pub trait Platform: Backend {
     /// Whether matrix products of f32 may round their factors to TF32, as CubeCL has them on tensor cores (`adjust_dtypes` in
     /// cubek-matmul 0.2).
     const MULTIPLIES_IN_TF32: bool = false;
-
-    /// A tensor of this platform that is being filled.
-    type Filling: Filling<Self>;
 
     /// Opens the device with this number, once in a process.
     ///
@@ -85,44 +71,6 @@ pub trait Platform: Backend {
     ///
     /// If the device reports one.
     fn finish(device: &Self::Device) -> Result<(), Error>;
-
-    /// Begins a tensor of so many elements, in memory of exactly its size.
-    fn begin(device: &Self::Device, elements: usize, dtype: Dtype) -> Self::Filling;
-
-    /// A buffer to read a piece into that is then sent to the device: in pinned memory on CUDA, from which the
-    /// GPU copies by itself.
-    fn staging_buffer(device: &Self::Device, bytes: usize) -> Bytes;
-
-    /// Has the host let go of what Burn's `from_data` uploaded: once the device has it.
-    ///
-    /// # Errors
-    ///
-    /// If the device reports one, be it of work before.
-    fn release_uploaded(device: &Self::Device) -> Result<(), Error> {
-        let _ = device;
-        Ok(())
-    }
-
-    /// A quantised matrix `[rows, columns]`, in memory of its size: Burn's `TensorData::quantized` would leave flex with
-    /// twice as much, by the growth of a vector.
-    fn quantised(
-        device: &Self::Device,
-        matrix: Quantised,
-        shape: [usize; 2],
-        scheme: QuantScheme,
-    ) -> Tensor<Self, 2>;
-
-    /// A matrix `[rows, columns]` over memory that holds it with these strides, in elements; it is copied nowhere. On
-    /// unified memory alone.
-    fn strided(
-        memory: Bytes,
-        shape: [usize; 2],
-        strides: [usize; 2],
-        dtype: DType,
-    ) -> Tensor<Self, 2> {
-        let _ = (memory, shape, strides, dtype);
-        unreachable!("a device with memory of its own cannot use the host's")
-    }
 
     /// Creates buffers of these sizes and writes them in pieces of `piece_bytes`, with nothing between this
     /// program and the driver: a bound for what an upload can reach. `None` where nobody has written that.

@@ -1,17 +1,14 @@
 //! Vulkan, by wgpu: any driver, Mesa's software one included.
 
-use burn::tensor::quantization::QuantScheme;
-use burn::tensor::{Bytes, Tensor};
+use burn::tensor::Tensor;
 use burn_cubecl::CubeBackend;
 use burn_wgpu::graphics::Vulkan as VulkanApi;
 use burn_wgpu::{RuntimeOptions, WgpuDevice, WgpuRuntime, init_setup};
-use checkpoint::Dtype;
 use gpt2::Gpt2;
 use meter::DeviceMemory;
 use wgpu::DeviceType;
 
-use super::{BringLayer, Platform, cubecl, forward, recycled, training};
-use crate::quantise::Quantised;
+use super::{BringLayer, Platform, cubecl, forward, training};
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 
 /// Never under fusion, whatever features of Burn's another crate switches on: it would make runs differ.
@@ -60,7 +57,6 @@ pub(crate) fn adapters() -> Vec<Adapter> {
 
 impl Platform for Vulkan {
     const MEMORY: MemoryModel = MemoryModel::Discrete;
-    type Filling = cubecl::CubeFilling<WgpuRuntime>;
 
     fn open(index: usize) -> Result<WgpuDevice, Error> {
         cubecl::configure();
@@ -88,24 +84,6 @@ impl Platform for Vulkan {
 
     fn read_back(tensor: Tensor<Self, 1>, each: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
         cubecl::read_back(tensor, each)
-    }
-
-    fn begin(device: &WgpuDevice, elements: usize, dtype: Dtype) -> Self::Filling {
-        cubecl::begin(device, elements, dtype)
-    }
-
-    fn quantised(
-        device: &WgpuDevice,
-        matrix: Quantised,
-        shape: [usize; 2],
-        scheme: QuantScheme,
-    ) -> Tensor<Self, 2> {
-        cubecl::quantised(device, matrix, shape, scheme)
-    }
-
-    /// wgpu has no pinned memory.
-    fn staging_buffer(_: &WgpuDevice, bytes: usize) -> Bytes {
-        recycled::buffer(bytes)
     }
 
     fn logits(

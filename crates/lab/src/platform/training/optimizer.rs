@@ -145,7 +145,6 @@ pub(super) fn resume<B: Platform>(
     let wrong = |reason: String| Error::Setup(format!("{}: {reason}", path.display()));
     let time = steps(&state).map_err(|why| wrong(format!("is no state of AdamW: {why}")))?;
     let mut records = optimizer.to_record();
-    let mut reader = run.reader();
     let mut unused: HashSet<&str> = state.tensors().iter().map(|tensor| &*tensor.name).collect();
     unused.remove(STEP);
     for tensor in model.tensors_mut(&run.config) {
@@ -165,7 +164,7 @@ pub(super) fn resume<B: Platform>(
         for shard in &tensor.shards {
             let mut moments = Vec::with_capacity(sources.len());
             for source in &sources {
-                moments.push(run.stream(&mut reader, source, shard.rows.clone())?);
+                moments.push(run.stream(source, shard.rows.clone())?);
             }
             let (moment_2, moment_1) = (moments.pop(), moments.pop());
             let (Some(moment_1), Some(moment_2)) = (moment_1, moment_2) else {
