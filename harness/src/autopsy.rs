@@ -4,8 +4,8 @@
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use lab::meter::{LastWords, Stage};
-use lab::{CapMechanism, Outcome, Status};
+use lab::{Outcome, Status};
+use meter::{CapMechanism, LastWords, Stage};
 
 use crate::units;
 
@@ -147,7 +147,7 @@ fn signal(_: ExitStatus) -> Option<i32> {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
-    use lab::{Phase, Sample};
+    use meter::{Phase, Sample};
 
     use super::*;
 

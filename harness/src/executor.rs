@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::meter::LastWords;
-use lab::{Cgroup, HostCaps, Outcome, Status};
+use lab::{Outcome, Status};
+use meter::{Cgroup, HostCaps, LastWords};
 
 use crate::autopsy::Remains;
 use crate::external::{Answer, External, Request};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use lab::{DeviceReport, HostCaps};
+use lab::DeviceReport;
+use meter::HostCaps;
 use serde::Serialize;
 
 use crate::checkout;

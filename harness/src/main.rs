@@ -56,7 +56,7 @@ use clap::Parser;
 
 /// Counts every Rust allocation, in the worker as in the rest.
 #[global_allocator]
-static ALLOCATOR: lab::meter::CountingAllocator = lab::meter::CountingAllocator;
+static ALLOCATOR: meter::CountingAllocator = meter::CountingAllocator;
 
 fn main() -> std::process::ExitCode {
     // Vulkan's drivers look for a Wayland display, and complain on standard error where this is not set.

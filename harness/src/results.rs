@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use checkpoint::{read_text, read_whole};
-use lab::Sample;
+use meter::Sample;
 
 use crate::atomic;
 use crate::exit::Ended;

@@ -9,8 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Place, Row, TINY};
-use lab::Phase;
-use lab::meter::{LastWords, Stage};
+use meter::{LastWords, Phase, Stage};
 use rustix::process::{Pid, Signal, kill_process};
 
 const KILLS: usize = 50;

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use meter::CapMechanism;
 use serde::Serialize;
 
 /// A column of a record of type `T`.
@@ -168,6 +169,16 @@ pub fn read_word<T: Copy + fmt::Display>(all: &[T], text: &str) -> Result<T, Str
         let all: Vec<String> = all.iter().map(T::to_string).collect();
         format!("`{text}` is none of {}", all.join(", "))
     })
+}
+
+impl Cell for CapMechanism {
+    fn write(&self) -> String {
+        self.to_string()
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        read_word(&CapMechanism::ALL, text)
+    }
 }
 
 /// Defines a struct whose fields are columns. A line is `/// meaning`, then `field: Type = Unit, How, first schema;`.

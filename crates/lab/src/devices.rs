@@ -3,8 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use meter::Panics;
+
 use crate::MemoryModel;
-use crate::meter::Panics;
 
 /// A Burn backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

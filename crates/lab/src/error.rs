@@ -1,6 +1,6 @@
 //! Why a run did not end with a loaded model.
 
-use crate::CacheState;
+use meter::{CacheError, HostCapError, Panicked};
 
 /// An error of a run.
 #[derive(Debug, thiserror::Error)]
@@ -45,27 +45,12 @@ pub enum Error {
     /// Whoever asked for it asked to stop.
     #[error("it was stopped")]
     Stopped,
-    /// The page cache could not be brought into the wanted state, so that the run was not made.
-    #[error(
-        "the checkpoint could not be made {wanted}: {:.1} % of it is in the page cache{why}",
-        100.0 * resident_fraction
-    )]
-    CacheState {
-        /// The state asked for.
-        wanted: CacheState,
-        /// How much of the checkpoint is in the page cache.
-        resident_fraction: f64,
-        /// What keeps it from that state, where that is known.
-        why: &'static str,
-    },
+    /// The page cache was not brought into the wanted state, so that the run was not made.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The host cap could not be enforced, so that the run was not made.
-    #[error("the host cap of {cap_bytes} bytes cannot be enforced: {reason}")]
-    HostCap {
-        /// Above the baseline.
-        cap_bytes: u64,
-        /// What the kernel answered.
-        reason: String,
-    },
+    #[error(transparent)]
+    HostCap(#[from] HostCapError),
     /// The run could not be set up as asked.
     #[error("{0}")]
     Setup(String),
@@ -100,5 +85,11 @@ impl Error {
         } else {
             Error::Setup(message)
         }
+    }
+}
+
+impl From<Panicked> for Error {
+    fn from(panicked: Panicked) -> Error {
+        Error::from_panic(panicked.to_string())
     }
 }

@@ -1,13 +1,13 @@
-//! What a loading experiment is written against, and what measures it.
+//! What a loading experiment is written against, and the worker that measures it.
 //!
 //! ```text
 //!  Experiment ──declares── name, summary, what it reads, its memory contract
 //!      │
 //!      └─load(&Run<B>)─▶ Gpt2<B>          Run: device, dtype, checkpoint, reads, uploads, phases
-//!                                          Recorder: what was held while it loaded
+//!                                          meter::Recorder: what was held while it loaded
 //!  worker::execute(RunSpec) ─▶ Outcome    one run, in a process of its own: open the device, warm up,
 //!        │                                 set host cap and cache state, load, read the marks, verify
-//!        └─▶ LastWords                    what it is doing, on disk, should it be ended
+//!        └─▶ meter::LastWords             what it is doing, on disk, should it be ended
 //! ```
 //!
 //! What several techniques share is here, too: streaming a tensor through a small staging buffer ([`Run::stream`]), tensors
@@ -20,9 +20,6 @@
 //! once per backend, so that an edited experiment does not pay for them.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
-mod backing;
-mod cache;
-mod cap;
 pub mod columns;
 pub mod convert;
 mod devices;
@@ -31,13 +28,13 @@ mod experiment;
 mod finite;
 mod layout;
 mod measures;
-pub mod meter;
 mod optimizer_state;
 mod outcome;
 mod platform;
 pub mod quantise;
 mod reference;
 mod run;
+mod spoiling;
 mod stream;
 mod tuning;
 mod usage;
@@ -45,9 +42,6 @@ mod verify;
 mod view;
 pub mod worker;
 
-pub use backing::touch_free_memory;
-pub use cache::CacheState;
-pub use cap::{CapMechanism, Cgroup, HostCaps, HostLimits};
 pub use columns::{Cell, Column, How, Unit};
 pub use devices::{BackendKind, DeviceReport, DeviceSpec, SOFTWARE_VULKAN, find_devices};
 pub use error::Error;
@@ -58,7 +52,7 @@ pub use layout::{
     Blocks, Essential, FileTensor, Layouts, MAX_LAYOUT_BYTES, Named, Reading, Tables, write_tensors,
 };
 pub use measures::Measures;
-pub use meter::{Phase, Quantity, Sample, Spoiling};
+pub use meter::Phase;
 pub use optimizer_state::is_optimizer_state;
 pub use outcome::{Compared, Logits, Outcome, Status, VerifiedBy};
 pub use platform::{Filling, Host, Platform};
@@ -67,6 +61,7 @@ pub use reference::{
     write_logits,
 };
 pub use run::{Run, read_model};
+pub use spoiling::{Quantity, SPOILING_SHARE, Spoiling};
 pub use tuning::{Tunable, Tuned, Tuning};
 pub use usage::{FineTuning, Saving, Task, Tell, Told};
 pub use worker::RunSpec;

@@ -1,5 +1,6 @@
 //! Everything that is measured of a run. A new measure is a line here, and the instrument that takes it.
 
+use meter::{Disturbances, Peaks};
 use serde::{Deserialize, Serialize};
 
 use crate::columns;
@@ -81,6 +82,36 @@ impl Measures {
         match (host, device) {
             (None, None) => None,
             (host, device) => Some(host.unwrap_or(true) && device.unwrap_or(true)),
+        }
+    }
+
+    /// Adds what disturbed the load.
+    pub fn add_disturbances(&mut self, disturbances: Disturbances) {
+        self.major_faults = disturbances.major_faults;
+        self.disk_wait_seconds = disturbances.disk_wait_seconds;
+        self.stolen_seconds = disturbances.stolen_seconds;
+        self.throttled_seconds = disturbances.throttled_seconds;
+    }
+}
+
+/// What the instruments saw; the rest is absent.
+impl From<&Peaks> for Measures {
+    fn from(peaks: &Peaks) -> Measures {
+        Measures {
+            host_rss_baseline_bytes: peaks.rss_baseline_bytes,
+            host_heap_peak_bytes: peaks.heap_peak_bytes,
+            host_rss_peak_bytes: peaks.rss_peak_bytes,
+            host_anon_peak_bytes: peaks.anon_peak_bytes,
+            host_file_peak_bytes: peaks.file_peak_bytes,
+            host_cgroup_peak_bytes: peaks.cgroup_peak_bytes,
+            host_peak_phase: peaks.host_peak_phase.map(|phase| phase.to_string()),
+            device_in_use_peak_bytes: peaks.device_in_use_peak_bytes,
+            device_reserved_peak_bytes: peaks.device_reserved_peak_bytes,
+            device_driver_peak_bytes: peaks.driver_peak_bytes,
+            device_peak_phase: peaks.device_peak_phase.map(|phase| phase.to_string()),
+            bytes_read: peaks.bytes_read,
+            swap_peak_bytes: peaks.swap_peak_bytes,
+            ..Measures::default()
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
+use meter::Sample;
 use serde::{Deserialize, Serialize};
 
 use crate::Measures;
 use crate::columns::{Cell, read_word};
-use crate::meter::Sample;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use burn::tensor::{Tensor, TensorData};
 use checkpoint::{Checkpoint, Dtype, Mapped, TensorRange};
 use gpt2::{Config, Gpt2, TensorMut};
 use half::{bf16, f16};
+use meter::{Phase, Recorder};
 
-use crate::meter::{Phase, Recorder};
 use crate::{Error, Host, Layouts, Platform, Tuning};
 
 /// The context of one run on backend `B`.

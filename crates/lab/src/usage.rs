@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use checkpoint::Format;
+use meter::{Panics, Recorder};
 
 use crate::finite::{self, Seen};
-use crate::meter::{Panics, Recorder};
 use crate::worker::{open_device, run_of, target_of};
 use crate::{Error, Experiment, FileTensor, Kept, Platform, RunSpec, devices};
 
@@ -111,10 +111,10 @@ pub(crate) fn put_to_use<E: Experiment>(
     match std::panic::catch_unwind(used) {
         Ok(Err(Error::Stopped)) => Err(Error::Stopped),
         // What a panic led to says less than the panic.
-        Ok(result) => Panics::check().and(result),
+        Ok(result) => Panics::check().map_err(Error::from).and(result),
         Err(_) => {
             let unknown = || Error::Setup("a thread panicked".to_owned());
-            Err(Panics::check().err().unwrap_or_else(unknown))
+            Err(Panics::check().map_or_else(Error::from, |()| unknown()))
         }
     }
 }

@@ -11,15 +11,16 @@ use burn::tensor::backend::BackendTypes;
 use burn::tensor::{DType, Distribution, Element, Tensor, set_default_dtypes};
 use checkpoint::{Digest, Dtype};
 use gpt2::Gpt2;
-
-use crate::meter::{
-    Diary, Disturbances, Instruments, LastWords, Panics, Peaks, Process, Recorder, Stage,
+use meter::{
+    CacheError, CacheState, Cgroup, Diary, Disturbances, HostLimits, Instruments, LastWords,
+    Panics, Peaks, Process, Recorder, Stage, touch_free_memory,
 };
+
 use crate::outcome::{Outcome, Status};
 use crate::{
-    BackendKind, CacheState, Compared, DeviceSpec, Error, Experiment, Footprint, Host, HostLimits,
-    Kept, Layouts, Logits, Measures, MemoryModel, Platform, Reading, Reads, Run, Target, Tuning,
-    VerifiedBy, devices, reference, touch_free_memory, verify,
+    BackendKind, Compared, DeviceSpec, Error, Experiment, Footprint, Host, Kept, Layouts, Logits,
+    Measures, MemoryModel, Platform, Reading, Reads, Run, Target, Tuning, VerifiedBy, devices,
+    reference, verify,
 };
 
 /// What a worker is to do.
@@ -62,7 +63,7 @@ pub struct RunSpec {
 /// Runs `E` as `spec` says. Whatever goes wrong is in the outcome.
 pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
     Panics::watch();
-    if let Some(Err(error)) = spec.host.cgroup.as_ref().map(crate::Cgroup::join) {
+    if let Some(Err(error)) = spec.host.cgroup.as_ref().map(Cgroup::join) {
         let reason = format!("the run's cgroup could not be entered: {error}");
         return Outcome::ended(Status::Skipped, reason);
     }
@@ -78,16 +79,16 @@ pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
 fn ended(error: &Error) -> Outcome {
     let status = match error {
         Error::OutOfMemory(_) => Status::Oom,
-        Error::CacheState { .. }
+        Error::Cache(CacheError::NotReached { .. })
         | Error::Unsupported { .. }
-        | Error::HostCap { .. }
+        | Error::HostCap(_)
         | Error::Checkpoint(checkpoint::Error::NoDirectIo { .. }) => Status::Skipped,
         _ => Status::Failed,
     };
     let mut outcome = Outcome::ended(status, error.to_string());
-    if let Error::CacheState {
+    if let Error::Cache(CacheError::NotReached {
         resident_fraction, ..
-    } = error
+    }) = error
     {
         outcome.measures.resident_fraction = Some(*resident_fraction);
     }
@@ -202,7 +203,7 @@ fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Err
     let mut run = run_of::<B>(spec, target.variant, dtype, device.clone(), recorder)?;
     let mut model = E::load(&run)?;
     B::finish(&device)?;
-    run.recorder.stop_clock();
+    let load_seconds = run.recorder.stop_clock();
     // A model that does not hold all its layers holds the most while forward goes through it.
     let forward = match E::STREAMS_LAYERS && !spec.only_time {
         true => Some(forward::<E, B>(&run, &mut model)?),
@@ -212,6 +213,7 @@ fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Err
     let pool = B::pool_peak(&device).zip(pool_before);
     let pool = pool.map(|(peak, before)| peak.above(before));
     let mut measures = Measures {
+        load_seconds: Some(load_seconds),
         device_pool_used_peak_bytes: pool.map(|pool| pool.in_use_bytes),
         device_pool_reserved_peak_bytes: pool.map(|pool| pool.reserved_bytes),
         other_device_processes: driver.as_ref().and_then(|driver| driver.others()),
@@ -220,7 +222,7 @@ fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Err
         resident_fraction,
         ..measured::<B>(&peaks, &device)
     };
-    disturbances.sum_up(&mut measures);
+    measures.add_disturbances(disturbances.sum_up());
     arrive(Stage::Verify);
 
     let mut outcome = Outcome {
@@ -314,21 +316,8 @@ fn measured<B: Platform>(peaks: &Peaks, device: &B::Device) -> Measures {
     let shared = peaks.shared_peak_bytes.filter(|&bytes| bytes > 0);
     let shared = shared.filter(|_| B::compiles_in_software(device));
     Measures {
-        load_seconds: Some(peaks.load_seconds),
-        host_rss_baseline_bytes: peaks.rss_baseline_bytes,
-        host_heap_peak_bytes: peaks.heap_peak_bytes,
-        host_rss_peak_bytes: peaks.rss_peak_bytes,
-        host_anon_peak_bytes: peaks.anon_peak_bytes,
-        host_file_peak_bytes: peaks.file_peak_bytes,
-        host_cgroup_peak_bytes: peaks.cgroup_peak_bytes,
-        host_peak_phase: peaks.host_peak_phase.map(|phase| phase.to_string()),
-        device_in_use_peak_bytes: peaks.device_in_use_peak_bytes,
-        device_reserved_peak_bytes: peaks.device_reserved_peak_bytes,
         device_driver_peak_bytes: peaks.driver_peak_bytes.or(shared),
-        device_peak_phase: peaks.device_peak_phase.map(|phase| phase.to_string()),
-        bytes_read: peaks.bytes_read,
-        swap_peak_bytes: peaks.swap_peak_bytes,
-        ..Measures::default()
+        ..Measures::from(peaks)
     }
 }
 
@@ -369,7 +358,7 @@ impl<B: Platform> Verification<'_, B> {
                 self.check_logits::<E>(forward)?;
             }
         }
-        Panics::check()
+        Ok(Panics::check()?)
     }
 
     fn check_device<E: Experiment>(&self, peaks: &Peaks) -> Result<(), Error> {

@@ -7,11 +7,11 @@ use std::sync::Mutex;
 use burn::tensor::Tensor;
 use checkpoint::{Checkpoint, Dtype, Format, PrivateMap, TensorMeta};
 use gpt2::{Config, Gpt2};
-use lab::meter::{CountingAllocator, ProcessMemory};
 use lab::{
-    BackendKind, CacheState, Contract, DeviceSpec, Error, Experiment, Footprint, HostLimits,
-    MemoryModel, Phase, Platform, Reads, Run, RunSpec, Status, Tuning, worker,
+    BackendKind, Contract, DeviceSpec, Error, Experiment, Footprint, MemoryModel, Phase, Platform,
+    Reads, Run, RunSpec, Status, Tuning, worker,
 };
+use meter::{CacheState, CountingAllocator, HostLimits, ProcessMemory};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;

@@ -149,7 +149,8 @@ impl<'a> Name<'a> {
 
 #[cfg(all(test, feature = "png"))]
 mod tests {
-    use lab::{Measures, Phase, Sample, Spoiling, Status};
+    use lab::{Measures, Spoiling, Status};
+    use meter::{Phase, Sample};
 
     use super::*;
     use crate::record::Record;

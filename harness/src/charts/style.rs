@@ -1,6 +1,6 @@
 //! Colours, sizes and fonts of all charts.
 
-use lab::Phase;
+use meter::Phase;
 use plotters::style::RGBColor;
 
 pub const INK: RGBColor = RGBColor(33, 37, 41);

@@ -1,6 +1,7 @@
 //! Memory over time, a panel for each technique, with what the run was doing under it.
 
-use lab::{Phase, Quantity, Sample};
+use lab::Quantity;
+use meter::{Phase, Sample};
 
 use super::canvas::Canvas;
 use super::face::Face;

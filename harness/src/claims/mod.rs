@@ -23,7 +23,7 @@ mod judge;
 use std::ops::Range;
 
 use exmex::Express;
-use lab::CacheState;
+use meter::CacheState;
 use serde::Deserialize;
 use toml::Spanned;
 

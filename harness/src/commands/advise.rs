@@ -1,6 +1,7 @@
 //! `harness advise`: which technique to take.
 
-use lab::{BackendKind, DeviceReport, HostCaps, MemoryModel};
+use lab::{BackendKind, DeviceReport, MemoryModel};
+use meter::HostCaps;
 use serde::Serialize;
 
 use crate::advice::{

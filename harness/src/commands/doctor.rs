@@ -1,7 +1,7 @@
 //! `harness doctor`: what a person should know of this machine before trusting its numbers.
 
-use lab::meter::{CountingAllocator, Process, ProcessMemory};
-use lab::{DeviceReport, HostCaps};
+use lab::DeviceReport;
+use meter::{CountingAllocator, HostCaps, Process, ProcessMemory};
 use serde_json::{Value, json};
 
 use super::list;
@@ -61,13 +61,13 @@ fn instruments(caps: &HostCaps) -> Vec<Instrument> {
             cfg!(target_os = "linux"),
         ),
     ];
-    let enforcing = lab::CapMechanism::ALL.map(|mechanism| match mechanism {
-        lab::CapMechanism::DataLimit => ("host caps: RLIMIT_DATA", cfg!(target_os = "linux")),
-        lab::CapMechanism::CgroupV1 => (
+    let enforcing = meter::CapMechanism::ALL.map(|mechanism| match mechanism {
+        meter::CapMechanism::DataLimit => ("host caps: RLIMIT_DATA", cfg!(target_os = "linux")),
+        meter::CapMechanism::CgroupV1 => (
             "host caps and their peak: cgroup v1",
             caps.mechanism() == Some(mechanism),
         ),
-        lab::CapMechanism::CgroupV2 => (
+        meter::CapMechanism::CgroupV2 => (
             "host caps and their peak: cgroup v2",
             caps.mechanism() == Some(mechanism),
         ),

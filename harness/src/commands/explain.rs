@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use lab::{Measures, Sample, Unit};
+use lab::{Measures, Unit};
+use meter::Sample;
 use serde_json::{Value, json};
 
 use crate::cli::ExplainArgs;
@@ -312,7 +313,7 @@ fn excess(what: &str, peak: u64, contract: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lab::Phase;
+    use meter::Phase;
 
     use super::*;
 

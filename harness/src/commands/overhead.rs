@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use checkpoint::{Dtype, Format};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::{CacheState, HostCaps, Reading, Reads, Tuning};
+use lab::{Reading, Reads, Tuning};
+use meter::{CacheState, HostCaps};
 use serde::{Deserialize, Serialize};
 
 use crate::checkout::{self, RUNS};

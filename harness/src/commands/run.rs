@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use lab::{HostCaps, Status};
+use lab::Status;
+use meter::HostCaps;
 
 use super::dry_run;
 use crate::checkout::{self, RUNS};

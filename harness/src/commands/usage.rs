@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, bail};
 use checkpoint::Format;
-use lab::{FineTuning, HostLimits, Reading, Reads, Registered, RunSpec, Task, Told, Tuning};
+use lab::{FineTuning, Reading, Reads, Registered, RunSpec, Task, Told, Tuning};
+use meter::HostLimits;
 
 use crate::checkpoints::{Ready, Sidecar, Store, replacing, trained};
 use crate::cli::{FinetuneArgs, GenerateArgs, ModelArgs, TextArgs};
@@ -196,7 +197,7 @@ impl<'a> Model<'a> {
             dtype: ready.dtype,
             tuning: Tuning::default(),
             device: args.device,
-            cache: lab::CacheState::Warm,
+            cache: meter::CacheState::Warm,
             checkpoint,
             reading,
             digests,

@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use checkpoint::{Dtype, Format};
 use gpt2::{Config, Size};
-use lab::meter::Outside;
 use lab::{
-    CacheState, Cgroup, DeviceSpec, Footprint, Kept, Logits, Outcome, REFERENCE_TOKENS, Status,
-    Tuning, VerifiedBy,
+    DeviceSpec, Footprint, Kept, Logits, Measures, Outcome, REFERENCE_TOKENS, Status, Tuning,
+    VerifiedBy,
 };
+use meter::{CacheState, Cgroup, Outside};
 use serde::Serialize;
 
 use conversation::{Conversation, Ended, Event, command_of};
@@ -208,18 +208,20 @@ impl External {
         if request.cap_bytes.is_none() {
             // Its contract is not known: a state dict, and a model.
             let footprint = Footprint::new(&request.config, request.dtype, None, Tuning::default());
-            lab::touch_free_memory(2 * footprint.model_bytes);
+            meter::touch_free_memory(2 * footprint.model_bytes);
         }
         let watched = Outside::watch(conversation.pid(), cgroup);
         let load_from = conversation.say("load")?;
         let (loaded_at, _) = conversation.hear(Event::Loaded)?;
-        let mut outcome = match watched {
-            Some(watched) => watched.finish(),
-            None => Outcome {
-                reason: None,
-                ..Outcome::ended(Status::Ok, "")
-            },
+        let mut outcome = Outcome {
+            reason: None,
+            ..Outcome::ended(Status::Ok, "")
         };
+        if let Some((peaks, disturbances)) = watched.map(Outside::finish) {
+            outcome.measures = Measures::from(&peaks);
+            outcome.measures.add_disturbances(disturbances);
+            outcome.timeline = peaks.timeline;
+        }
         outcome.measures.resident_fraction = resident_fraction;
         outcome.measures.load_seconds = Some((loaded_at - load_from).as_secs_f64());
         let forward_from = conversation.say("forward")?;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use checkpoint::{Dtype, Format, read_text};
 use gpt2::Size;
-use lab::{CacheState, DeviceSpec, Tuning};
+use lab::{DeviceSpec, Tuning};
+use meter::CacheState;
 use serde::Deserialize;
 use toml::Spanned;
 

@@ -2,7 +2,8 @@
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use lab::{CacheState, Contract, DeviceReport, Footprint, MemoryModel, Tuned, Tuning};
+use lab::{Contract, DeviceReport, Footprint, MemoryModel, Tuned, Tuning};
+use meter::CacheState;
 
 use crate::configuration::Code;
 use crate::driver::device_name;

@@ -3,7 +3,8 @@
 mod former;
 mod table;
 
-use lab::{CapMechanism, Measures, Outcome, Spoiling, Status, Tuned, columns};
+use lab::{Measures, Outcome, Spoiling, Status, Tuned, columns};
+use meter::CapMechanism;
 
 pub use table::{Dropped, Rows, SCHEMA_FILE, as_json, columns_of, dictionary, read, write_row};
 

@@ -17,9 +17,9 @@ use cubecl::device_handle::DeviceHandle;
 use cubecl::server::{ComputeServer, CopyDescriptor, MemoryLayoutDescriptor};
 use cubecl::stream_id::StreamId;
 use cubecl::zspace::metadata::Metadata;
+use meter::DeviceMemory;
 
 use super::{Filling, recycled};
-use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, Tuning};
 

@@ -7,9 +7,9 @@ use burn_cuda::{Cuda, CudaDevice};
 use checkpoint::Dtype;
 use cudarc::driver::{result as driver, sys};
 use gpt2::Gpt2;
+use meter::{DeviceMemory, Panics};
 
 use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, pinned, training};
-use crate::meter::{DeviceMemory, Panics};
 use crate::quantise::Quantised;
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 

@@ -5,9 +5,9 @@ use burn::tensor::{Bytes, DType, Shape, Tensor, TensorData, TensorPrimitive};
 use burn_flex::{Flex, FlexDevice, FlexQTensor, FlexTensor, Layout};
 use checkpoint::Dtype;
 use gpt2::Gpt2;
+use meter::DeviceMemory;
 
 use super::{BringLayer, Filling, Platform, forward, pages, training};
-use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 

@@ -27,8 +27,8 @@ use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Bytes, DType, Tensor};
 use checkpoint::Dtype;
 use gpt2::Gpt2;
+use meter::{DeviceMemory, ReadBytes};
 
-use crate::meter::{DeviceMemory, ReadBytes};
 use crate::quantise::Quantised;
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 

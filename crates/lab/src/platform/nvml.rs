@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use meter::ReadBytes;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 
 use super::DriverView;
-use crate::meter::ReadBytes;
 
 /// The processes of one GPU. The library numbers processes as the host does, which in a container are not the
 /// numbers that the processes know: so this one is the one that comes when its device is opened.

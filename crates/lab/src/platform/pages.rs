@@ -23,10 +23,10 @@ mod huge {
     use std::ptr::NonNull;
 
     use cubecl_common::bytes::{AllocationController, AllocationProperty};
+    use meter::CountingAllocator;
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
     use super::MaybeUninit;
-    use crate::meter::CountingAllocator;
 
     /// Of x86-64, and of AArch64 with pages of 4 KiB.
     const HUGE_PAGE_BYTES: usize = 2 << 20;

@@ -9,9 +9,9 @@ use burn::tensor::Bytes;
 use burn_cuda::CudaDevice;
 use cubecl_common::bytes::{AllocationController, AllocationProperty};
 use cudarc::driver::{result as driver, sys};
+use meter::CountingAllocator;
 
 use super::recycled;
-use crate::meter::CountingAllocator;
 
 /// Those that nobody uses. A load has a few at a time, all of one or two lengths.
 static FREE: Mutex<Vec<Locked>> = Mutex::new(Vec::new());

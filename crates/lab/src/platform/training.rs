@@ -9,10 +9,10 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_autodiff::Autodiff;
 use gpt2::Gpt2;
+use meter::Panics;
 
 use super::Platform;
 use crate::finite::{self, Seen};
-use crate::meter::Panics;
 use crate::usage::say;
 use crate::{Error, FineTuning, Run, Tell, Told};
 

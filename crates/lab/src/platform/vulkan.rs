@@ -6,10 +6,10 @@ use burn_wgpu::graphics::Vulkan as VulkanApi;
 use burn_wgpu::{RuntimeOptions, Vulkan, WgpuDevice, WgpuRuntime, init_setup};
 use checkpoint::Dtype;
 use gpt2::Gpt2;
+use meter::DeviceMemory;
 use wgpu::DeviceType;
 
 use super::{BringLayer, Platform, cubecl, forward, recycled, training};
-use crate::meter::DeviceMemory;
 use crate::quantise::Quantised;
 use crate::{Error, FineTuning, MemoryModel, Run, Tell};
 

@@ -8,8 +8,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-
 /// Whether the checkpoint lies in the page cache before a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -18,6 +16,35 @@ pub enum CacheState {
     Warm,
     /// At most 1 % of its pages.
     Cold,
+}
+
+/// Why a state of the page cache was not established.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The page cache could not be brought into the wanted state.
+    #[error(
+        "the checkpoint could not be made {wanted}: {:.1} % of it is in the page cache{why}",
+        100.0 * resident_fraction
+    )]
+    NotReached {
+        /// The state asked for.
+        wanted: CacheState,
+        /// How much of the checkpoint is in the page cache.
+        resident_fraction: f64,
+        /// What keeps it from that state, where that is known.
+        why: &'static str,
+    },
+    /// A file, or the folder that it lies in, cannot be read.
+    #[error("{}: cannot be read: {answer}", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system answered. It stands in the message, and so is no source.
+        answer: std::io::Error,
+    },
+    /// This system drops no pages when asked.
+    #[error("a cold cache can be had on Linux only")]
+    NoColdCache,
 }
 
 impl CacheState {
@@ -40,7 +67,7 @@ impl CacheState {
     /// # Errors
     ///
     /// If the files cannot be read, or the state is not reached.
-    pub fn establish(self, path: &Path, is_capped: bool) -> Result<Option<f64>, Error> {
+    pub fn establish(self, path: &Path, is_capped: bool) -> Result<Option<f64>, CacheError> {
         // The kernel may take pages back, or not yet have let go of them, while the last ones are read.
         const TRIES: u32 = 5;
         let files = files_of(path)?;
@@ -60,7 +87,7 @@ impl CacheState {
                 return Ok(fraction);
             }
         }
-        Err(Error::CacheState {
+        Err(CacheError::NotReached {
             wanted: self,
             resident_fraction: fraction.unwrap_or_default(),
             why: match self {
@@ -96,11 +123,14 @@ impl FromStr for CacheState {
     }
 }
 
-fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> Error {
-    move |error| Error::Setup(format!("{}: cannot be read: {error}", path.display()))
+fn unreadable(path: &Path) -> impl Fn(std::io::Error) -> CacheError {
+    move |answer| CacheError::Unreadable {
+        path: path.to_owned(),
+        answer,
+    }
 }
 
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, CacheError> {
     // An index stands for the files beside it.
     let is_index = path.to_string_lossy().ends_with(".index.json");
     let folder = match (path.is_dir(), path.parent()) {
@@ -114,7 +144,7 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, Error> {
     files.collect::<Result<_, _>>().map_err(unreadable(folder))
 }
 
-fn read_through(path: &Path) -> Result<(), Error> {
+fn read_through(path: &Path) -> Result<(), CacheError> {
     let mut file = File::open(path).map_err(unreadable(path))?;
     let mut buffer = vec![0; 1 << 20];
     while file.read(&mut buffer).map_err(unreadable(path))? > 0 {}
@@ -123,7 +153,7 @@ fn read_through(path: &Path) -> Result<(), Error> {
 
 /// Clean pages that nobody maps leave the cache; dirty ones are written first.
 #[cfg(target_os = "linux")]
-fn drop_pages(path: &Path) -> Result<(), Error> {
+fn drop_pages(path: &Path) -> Result<(), CacheError> {
     let file = File::open(path).map_err(unreadable(path))?;
     let _ = file.sync_all();
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)
@@ -131,15 +161,13 @@ fn drop_pages(path: &Path) -> Result<(), Error> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn drop_pages(_: &Path) -> Result<(), Error> {
-    Err(Error::Setup(
-        "a cold cache can be had on Linux only".to_owned(),
-    ))
+fn drop_pages(_: &Path) -> Result<(), CacheError> {
+    Err(CacheError::NoColdCache)
 }
 
 /// The fraction of the files' pages that are in the page cache.
 #[cfg(target_os = "linux")]
-fn resident_fraction(files: &[PathBuf]) -> Result<Option<f64>, Error> {
+fn resident_fraction(files: &[PathBuf]) -> Result<Option<f64>, CacheError> {
     let page_bytes = rustix::param::page_size();
     let (mut resident, mut all) = (0usize, 0usize);
     for path in files {
@@ -160,6 +188,6 @@ fn resident_fraction(files: &[PathBuf]) -> Result<Option<f64>, Error> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn resident_fraction(_: &[PathBuf]) -> Result<Option<f64>, Error> {
+fn resident_fraction(_: &[PathBuf]) -> Result<Option<f64>, CacheError> {
     Ok(None)
 }

@@ -14,76 +14,21 @@
 //! | `RLIMIT_DATA` | anyone | private writable memory when it is asked for, touched or not | file pages, shared memory |
 
 mod cgroup;
+mod mechanism;
 
-use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
-use crate::Error;
-use crate::columns::{Cell, read_word};
 pub use cgroup::{Cgroup, CgroupPeak};
+pub use mechanism::CapMechanism;
 
-/// How a cap is enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CapMechanism {
-    /// The memory controller of cgroup v2.
-    #[serde(rename = "cgroup-v2")]
-    CgroupV2,
-    /// The memory controller of cgroup v1.
-    #[serde(rename = "cgroup-v1")]
-    CgroupV1,
-    /// `RLIMIT_DATA`.
-    #[serde(rename = "rlimit-data")]
-    DataLimit,
-}
-
-impl CapMechanism {
-    /// Every mechanism, the best first.
-    pub const ALL: [CapMechanism; 3] = [
-        CapMechanism::CgroupV2,
-        CapMechanism::CgroupV1,
-        CapMechanism::DataLimit,
-    ];
-
-    /// The name in records.
-    pub const fn name(self) -> &'static str {
-        match self {
-            CapMechanism::CgroupV2 => "cgroup-v2",
-            CapMechanism::CgroupV1 => "cgroup-v1",
-            CapMechanism::DataLimit => "rlimit-data",
-        }
-    }
-
-    /// What counts against the cap, and what does not.
-    pub const fn counts(self) -> &'static str {
-        match self {
-            CapMechanism::CgroupV2 | CapMechanism::CgroupV1 => {
-                "counts every touched page of the run, file pages included, which are taken back before the run \
-                 is ended; not what is reserved and never touched"
-            }
-            CapMechanism::DataLimit => {
-                "counts private writable memory when it is asked for, touched or not; neither file pages nor \
-                 shared memory"
-            }
-        }
-    }
-}
-
-impl fmt::Display for CapMechanism {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl Cell for CapMechanism {
-    fn write(&self) -> String {
-        self.to_string()
-    }
-
-    fn read(text: &str) -> Result<Self, String> {
-        read_word(&CapMechanism::ALL, text)
-    }
+/// A host cap that is not enforced.
+#[derive(Debug, thiserror::Error)]
+#[error("the host cap of {cap_bytes} bytes cannot be enforced: {reason}")]
+pub struct HostCapError {
+    /// Above the baseline.
+    pub cap_bytes: u64,
+    /// What the kernel answered.
+    pub reason: String,
 }
 
 /// The best mechanism of this machine.
@@ -154,11 +99,11 @@ impl HostLimits {
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub(crate) fn impose(&self) -> Result<(), Error> {
+    pub fn impose(&self) -> Result<(), HostCapError> {
         let Some(cap_bytes) = self.cap_bytes else {
             return Ok(());
         };
-        let refused = |reason: String| Error::HostCap { cap_bytes, reason };
+        let refused = |reason: String| HostCapError { cap_bytes, reason };
         match &self.cgroup {
             Some(cgroup) => cgroup.cap(cap_bytes).map_err(refused),
             None => limit_data(cap_bytes).map_err(refused),
@@ -166,23 +111,11 @@ impl HostLimits {
     }
 }
 
-impl Cgroup {
-    /// Lets its processes use this much more than now.
-    ///
-    /// # Errors
-    ///
-    /// What keeps the kernel from it.
-    pub fn cap(&self, cap_bytes: u64) -> Result<(), String> {
-        let usage = self.usage_bytes().ok_or("its usage cannot be read")?;
-        let limited = self.limit(usage + cap_bytes);
-        limited.map_err(|error| error.to_string())
-    }
-}
-
 #[cfg(target_os = "linux")]
 fn limit_data(cap_bytes: u64) -> Result<(), String> {
+    use crate::process::ProcessMemory;
     use rustix::process::{Resource, Rlimit, setrlimit};
-    let used = crate::meter::ProcessMemory::now().ok_or("its usage cannot be read")?;
+    let used = ProcessMemory::now().ok_or("its usage cannot be read")?;
     let limit = Some(used.data_bytes + cap_bytes);
     let limits = Rlimit {
         current: limit,
@@ -194,17 +127,4 @@ fn limit_data(cap_bytes: u64) -> Result<(), String> {
 #[cfg(not(target_os = "linux"))]
 fn limit_data(_: u64) -> Result<(), String> {
     Err("host caps are enforced on Linux only".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mechanism_has_the_same_name_in_records_and_in_print() {
-        for mechanism in CapMechanism::ALL {
-            let json = serde_json::to_string(&mechanism).unwrap();
-            assert_eq!(json, format!("\"{mechanism}\""));
-        }
-    }
 }

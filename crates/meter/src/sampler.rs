@@ -6,26 +6,26 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::process::{Process, Reader};
-use super::{
-    CountingAllocator, DeviceMemory, Diary, LastWords, Phase, ProcessMemory, ReadBytes, Sample,
-    Stage,
-};
+use crate::device::{DeviceMemory, ReadBytes};
+use crate::heap::CountingAllocator;
+use crate::last_words::{Diary, LastWords, Stage};
+use crate::process::{Process, ProcessMemory, Reader};
+use crate::sample::{Phase, Sample};
 
 /// On two cores, loading size small one file per tensor: 2 ms cost 1.5 to 2 % of the time, and 4 ms about 1 %.
-pub(super) const PERIOD: Duration = Duration::from_millis(4);
+pub(crate) const PERIOD: Duration = Duration::from_millis(4);
 /// Asking a driver takes longer than asking the kernel: once in so many samples.
 const SAMPLES_PER_DRIVER_READING: usize = 8;
 /// Room for the samples, taken before the load so that it is not counted in it. When it is full, every
 /// other sample is dropped and the period doubles.
-pub(super) const CAPACITY: usize = 1 << 13;
+pub(crate) const CAPACITY: usize = 1 << 13;
 /// A timeline has at most this many samples: each the highest of its slice of time.
 const TIMELINE_SAMPLES: usize = 240;
 /// Stands for "no device memory of its own".
 const ABSENT: u64 = u64::MAX;
 
 /// What the loading thread tells the sampler.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     phase: AtomicU8,
     device_in_use_bytes: AtomicU64,
     device_reserved_bytes: AtomicU64,
@@ -60,7 +60,7 @@ impl Shared {
 }
 
 /// What the samples amount to.
-pub(super) struct Sampled {
+pub(crate) struct Sampled {
     /// The highest of each measure, the baseline included.
     pub highest: ProcessMemory,
     /// What the driver held for the process, where it can tell.
@@ -68,7 +68,7 @@ pub(super) struct Sampled {
     pub timeline: Vec<Sample>,
 }
 
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     thread: JoinHandle<Sampled>,
     shared: Arc<Shared>,
 }
@@ -186,7 +186,7 @@ impl Sampling {
 
 /// At most [`TIMELINE_SAMPLES`] of the samples, with every peak among them: of each slice the one with
 /// the most memory, and the first and the last of all.
-pub(super) fn thin(samples: &[Sample]) -> Vec<Sample> {
+pub(crate) fn thin(samples: &[Sample]) -> Vec<Sample> {
     let total = |sample: &Sample| {
         let host = sample.host_heap_bytes.unwrap_or(sample.host_anon_bytes);
         host + sample.host_file_bytes + sample.device_in_use_bytes.unwrap_or(0)

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
-use super::Sample;
+use crate::sample::Sample;
 
 /// How far a run had come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,11 +43,12 @@ impl LastWords {
 const LENGTH: usize = 512;
 
 /// The worker's end of the file.
-pub(crate) struct Diary {
+pub struct Diary {
     file: Mutex<File>,
 }
 
 impl Diary {
+    /// Opens a file that is there already, which the parent has made; `None` where it cannot be written.
     pub fn open(path: &Path) -> Option<Diary> {
         let file = OpenOptions::new().write(true).open(path).ok()?;
         Some(Diary {
@@ -55,7 +56,7 @@ impl Diary {
         })
     }
 
-    /// In one write, padded to one length, so that what is read is never half. A full disk is no reason to
+    /// Writes what is done now over what was written before. In one write, padded to one length, so that what is read is never half. A full disk is no reason to
     /// end a run.
     pub fn write(&self, words: &LastWords) {
         let mut page = [b' '; LENGTH];
@@ -69,8 +70,8 @@ impl Diary {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Phase;
     use super::*;
+    use crate::sample::Phase;
 
     #[test]
     fn the_last_that_was_written_is_read_whole_also_where_it_is_shorter() {

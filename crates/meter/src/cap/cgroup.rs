@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use super::CapMechanism;
+use super::mechanism::CapMechanism;
 
 /// What a cgroup that belongs to a run is called, before the harness's process id.
 const PREFIX: &str = "featherweight-";
@@ -118,6 +118,17 @@ impl Cgroup {
         let _ = waiting.kill();
         let _ = waiting.wait();
         moved.is_ok()
+    }
+
+    /// Lets its processes use this much more than now.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the kernel from it.
+    pub fn cap(&self, cap_bytes: u64) -> Result<(), String> {
+        let usage = self.usage_bytes().ok_or("its usage cannot be read")?;
+        let limited = self.limit(usage + cap_bytes);
+        limited.map_err(|error| error.to_string())
     }
 
     /// Lets it hold no more than this, swap included.

@@ -42,15 +42,15 @@ impl CountingAllocator {
         PEAK_BYTES.store(0, Relaxed);
     }
 
-    /// Counts memory that this crate maps itself where it would ask the allocator.
-    pub(crate) fn mapped(bytes: usize) {
+    /// Counts memory that a program maps itself where it would ask the allocator.
+    pub fn mapped(bytes: usize) {
         if Self::is_installed() {
             Self::grow(bytes);
         }
     }
 
     /// The end of what [`CountingAllocator::mapped`] counted.
-    pub(crate) fn unmapped(bytes: usize) {
+    pub fn unmapped(bytes: usize) {
         if Self::is_installed() {
             Self::shrink(bytes);
         }

@@ -1,9 +1,9 @@
-//! The exact instruments, against allocations of known size. In a test binary of its own: the allocator
-//! counts everything that happens in the process, and one test at a time may happen in it.
+//! The exact instruments, against allocations of known size. In a program of its own, without a test runner: the allocator
+//! counts everything that happens in the process.
 
 use std::hint::black_box;
 
-use lab::meter::{CountingAllocator, Process, ProcessMemory};
+use meter::{CountingAllocator, Process, ProcessMemory};
 
 #[global_allocator]
 static ALLOCATOR: CountingAllocator = CountingAllocator;
@@ -17,7 +17,11 @@ fn peak_of(work: impl FnOnce()) -> u64 {
     CountingAllocator::peak_bytes() - before
 }
 
-#[test]
+fn main() {
+    the_instruments_see_known_allocations_to_the_byte_and_to_the_page();
+    println!("the_instruments_see_known_allocations_to_the_byte_and_to_the_page ... ok");
+}
+
 fn the_instruments_see_known_allocations_to_the_byte_and_to_the_page() {
     assert!(CountingAllocator::is_installed());
 

@@ -5,8 +5,6 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use crate::Error;
-
 thread_local! {
     /// What this thread's panic said, while it is one that is caught.
     static CAUGHT: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -14,8 +12,16 @@ thread_local! {
 
 static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// A thread has panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("a thread panicked: {message}")]
+pub struct Panicked {
+    /// What the first panic said.
+    pub message: String,
+}
+
 /// The panics of this process since [`Panics::watch`].
-pub(crate) struct Panics;
+pub struct Panics;
 
 impl Panics {
     /// Notes every panic from here on, and prints it to standard error.
@@ -56,11 +62,11 @@ impl Panics {
     ///
     /// # Errors
     ///
-    /// The first panic, as [`Error::from_panic`] takes it.
-    pub fn check() -> Result<(), Error> {
+    /// The first panic.
+    pub fn check() -> Result<(), Panicked> {
         match Panics::first() {
             None => Ok(()),
-            Some(message) => Err(Error::from_panic(format!("a thread panicked: {message}"))),
+            Some(message) => Err(Panicked { message }),
         }
     }
 

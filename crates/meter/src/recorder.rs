@@ -1,59 +1,20 @@
 //! The marks of one load: reset before it, read at every step of it, summed up behind it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::sampler::{Sampler, Shared};
-use super::{CountingAllocator, Diary, Phase, Process, ProcessMemory, Sample};
 use crate::cap::{Cgroup, CgroupPeak};
-
-/// Memory of a device, as its allocator counts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// Held by live tensors.
-    pub in_use_bytes: u64,
-    /// Held by the allocator's pools.
-    pub reserved_bytes: u64,
-}
-
-impl DeviceMemory {
-    /// What is held beyond `before`.
-    pub fn above(self, before: DeviceMemory) -> DeviceMemory {
-        DeviceMemory {
-            in_use_bytes: self.in_use_bytes.saturating_sub(before.in_use_bytes),
-            reserved_bytes: self.reserved_bytes.saturating_sub(before.reserved_bytes),
-        }
-    }
-}
-
-/// Everything measured of one load, above the baseline.
-pub(crate) struct Peaks {
-    pub load_seconds: f64,
-    pub rss_baseline_bytes: Option<u64>,
-    pub heap_peak_bytes: Option<u64>,
-    pub rss_peak_bytes: Option<u64>,
-    pub anon_peak_bytes: Option<u64>,
-    pub file_peak_bytes: Option<u64>,
-    pub shared_peak_bytes: Option<u64>,
-    pub swap_peak_bytes: Option<u64>,
-    pub cgroup_peak_bytes: Option<u64>,
-    pub driver_peak_bytes: Option<u64>,
-    pub host_peak_phase: Option<Phase>,
-    pub device_in_use_bytes: Option<u64>,
-    pub device_in_use_peak_bytes: Option<u64>,
-    pub device_reserved_peak_bytes: Option<u64>,
-    pub device_peak_phase: Option<Phase>,
-    pub bytes_read: Option<u64>,
-    pub timeline: Vec<Sample>,
-}
-
-type ReadDevice = Box<dyn Fn() -> Option<DeviceMemory>>;
-/// Reads a number of bytes that somebody else keeps.
-pub(crate) type ReadBytes = Box<dyn FnMut() -> Option<u64> + Send>;
+use crate::device::{DeviceMemory, ReadBytes, ReadDevice};
+use crate::heap::CountingAllocator;
+use crate::last_words::Diary;
+use crate::peaks::Peaks;
+use crate::process::{Process, ProcessMemory};
+use crate::sample::Phase;
+use crate::sampler::{Sampler, Shared};
 
 /// What a load is recorded with, beside the process's own marks.
-pub(crate) struct Instruments<'a> {
+pub struct Instruments<'a> {
     /// The device's own count, on the loading thread.
     pub read_device: ReadDevice,
     /// What the device's driver holds for this process.
@@ -66,7 +27,7 @@ pub(crate) struct Instruments<'a> {
 
 /// Records one load. Its marks are read by the loading thread: CubeCL's memory usage is that of a stream,
 /// and a stream is a thread's.
-pub(crate) struct Recorder {
+pub struct Recorder {
     shared: Arc<Shared>,
     /// `None` where nothing is to be recorded but the time.
     read_device: Option<ReadDevice>,
@@ -75,7 +36,6 @@ pub(crate) struct Recorder {
     cgroup: Option<(CgroupPeak, u64)>,
     sampler: Option<Sampler>,
     start: Instant,
-    load_seconds: Cell<Option<f64>>,
 }
 
 #[derive(Default)]
@@ -128,7 +88,6 @@ impl Recorder {
             },
             cgroup,
             sampler,
-            load_seconds: Cell::new(None),
             start: Instant::now(),
         };
         recorder.mark();
@@ -145,7 +104,6 @@ impl Recorder {
             baseline: Baseline::default(),
             cgroup: None,
             sampler: None,
-            load_seconds: Cell::new(None),
             start: Instant::now(),
         }
     }
@@ -182,16 +140,13 @@ impl Recorder {
         }
     }
 
-    /// The load has ended; what is held is watched on until [`Recorder::finish`].
-    pub fn stop_clock(&self) {
-        self.load_seconds
-            .set(Some(self.start.elapsed().as_secs_f64()));
+    /// The load has ended: how long it took. What is held is watched on until [`Recorder::finish`].
+    pub fn stop_clock(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
     }
 
     /// Reads every mark, once.
     pub fn finish(&mut self) -> Peaks {
-        let elapsed = || self.start.elapsed().as_secs_f64();
-        let load_seconds = self.load_seconds.get().unwrap_or_else(elapsed);
         self.mark();
         let process = ProcessMemory::now();
         let cgroup_peak_bytes = self.cgroup.take().and_then(|(mut peak, before)| {
@@ -212,7 +167,6 @@ impl Recorder {
         let is_reset = self.baseline.is_rss_peak_reset;
         let marked = self.baseline.process.filter(|_| is_reset);
         Peaks {
-            load_seconds,
             rss_baseline_bytes: marked.map(|process| process.rss_bytes),
             heap_peak_bytes: marks
                 .heap_peak

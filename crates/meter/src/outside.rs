@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::process::Reader;
-use super::sampler::{CAPACITY, PERIOD, thin};
-use super::{Disturbances, Phase, Process, ProcessMemory, Sample};
 use crate::cap::{Cgroup, CgroupPeak};
-use crate::{Measures, Outcome, Status};
+use crate::disturbance::{DisturbanceWatch, Disturbances};
+use crate::peaks::Peaks;
+use crate::process::{Process, ProcessMemory, Reader};
+use crate::sample::{Phase, Sample};
+use crate::sampler::{CAPACITY, PERIOD, thin};
 
 /// A process that is about to load a model.
 pub struct Outside {
@@ -18,7 +19,7 @@ pub struct Outside {
     is_rss_peak_reset: bool,
     bytes_read: Option<u64>,
     cgroup: Option<(CgroupPeak, u64)>,
-    disturbances: Disturbances,
+    disturbances: DisturbanceWatch,
     stop: Arc<AtomicBool>,
     sampler: JoinHandle<(ProcessMemory, Vec<Sample>)>,
 }
@@ -68,8 +69,8 @@ impl Outside {
         })
     }
 
-    /// Reads every mark, while the process is still there.
-    pub fn finish(self) -> Outcome {
+    /// Reads every mark, and what disturbed the process, while it is still there.
+    pub fn finish(self) -> (Peaks, Disturbances) {
         let now = ProcessMemory::of(self.process);
         let cgroup_peak_bytes = self
             .cgroup
@@ -84,28 +85,21 @@ impl Outside {
         };
         let is_reset = self.is_rss_peak_reset;
         let rss_peak = now.zip(highest).filter(|_| is_reset);
-        let mut measures = Measures {
-            host_rss_baseline_bytes: is_reset.then_some(baseline.rss_bytes),
-            host_rss_peak_bytes: rss_peak.map(|(now, seen)| {
+        let peaks = Peaks {
+            rss_baseline_bytes: is_reset.then_some(baseline.rss_bytes),
+            rss_peak_bytes: rss_peak.map(|(now, seen)| {
                 let peak = now.rss_peak_bytes.max(seen.rss_bytes);
                 peak.saturating_sub(baseline.rss_bytes)
             }),
-            host_anon_peak_bytes: above(|memory| memory.anon_bytes),
-            host_file_peak_bytes: above(|memory| memory.file_bytes),
-            host_cgroup_peak_bytes: cgroup_peak_bytes,
+            anon_peak_bytes: above(|memory| memory.anon_bytes),
+            file_peak_bytes: above(|memory| memory.file_bytes),
+            cgroup_peak_bytes,
             bytes_read: bytes_read.map(|(now, before)| now.saturating_sub(before)),
             swap_peak_bytes: highest.map(|highest| highest.swap_bytes),
-            ..Measures::default()
-        };
-        self.disturbances.sum_up(&mut measures);
-        Outcome {
-            status: Status::Ok,
-            reason: None,
-            verified: false,
-            verified_by: None,
-            measures,
             timeline: sampled.map_or(Vec::new(), |(_, samples)| thin(&samples)),
-        }
+            ..Peaks::default()
+        };
+        (peaks, self.disturbances.sum_up())
     }
 }
 

@@ -1,28 +1,8 @@
-//! The instruments: what a run held while it loaded.
-
-mod disturbance;
-mod heap;
-mod last_words;
-mod outside;
-mod panics;
-mod process;
-mod recorder;
-mod sampler;
+//! Memory at one moment of a load, and what the load was doing.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-
-pub(crate) use disturbance::Disturbances;
-pub use disturbance::{Quantity, SPOILING_SHARE, Spoiling};
-pub use heap::CountingAllocator;
-pub(crate) use last_words::Diary;
-pub use last_words::{LastWords, Stage};
-pub use outside::Outside;
-pub(crate) use panics::Panics;
-pub use process::{Process, ProcessMemory};
-pub use recorder::DeviceMemory;
-pub(crate) use recorder::{Instruments, Peaks, ReadBytes, Recorder};
 
 /// What a run is doing: named with every peak, so that one knows which step set it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -52,7 +52,7 @@ impl ProcessMemory {
     }
 
     /// The larger of each measure.
-    pub(super) fn highest(self, other: ProcessMemory) -> ProcessMemory {
+    pub(crate) fn highest(self, other: ProcessMemory) -> ProcessMemory {
         ProcessMemory {
             rss_bytes: self.rss_bytes.max(other.rss_bytes),
             rss_peak_bytes: self.rss_peak_bytes.max(other.rss_peak_bytes),
@@ -97,7 +97,7 @@ impl ProcessMemory {
 }
 
 /// Reads a process's `status` again and again, without allocating.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     file: File,
     buffer: [u8; 4096],
 }
