@@ -53,7 +53,7 @@ fn read(path: &str) -> toml::Table {
         .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// `[Registered::of::<init_only::InitOnly>(), …]` for every dependency under `experiments/` that is built, and
+/// `[Registered::of::<init_only::InitOnly>("init-only"), …]` for every dependency under `experiments/` that is built, and
 /// `&[("burnpack", "stores"), …]` for those that are not, with the feature that brings each.
 fn registry(manifest: &toml::Table) -> (String, String) {
     let dependencies = manifest["dependencies"]
@@ -63,9 +63,9 @@ fn registry(manifest: &toml::Table) -> (String, String) {
     let mut left_out = String::new();
     for (name, dependency) in dependencies {
         let path = dependency.get("path").and_then(|path| path.as_str());
-        if !path.is_some_and(|path| path.starts_with("../experiments/")) {
+        let Some(folder) = path.and_then(|path| path.strip_prefix("../experiments/")) else {
             continue;
-        }
+        };
         match feature_that_brings(manifest, name) {
             Some(feature) if !is_on(feature) => {
                 writeln!(left_out, "    ({name:?}, {feature:?}),").expect("a string grows");
@@ -74,8 +74,11 @@ fn registry(manifest: &toml::Table) -> (String, String) {
                 let module = name.replace('-', "_");
                 let capitalised = |word: &str| word[..1].to_uppercase() + &word[1..];
                 let unit: String = name.split('-').map(capitalised).collect();
-                writeln!(entries, "    Registered::of::<{module}::{unit}>(),")
-                    .expect("a string grows");
+                writeln!(
+                    entries,
+                    "    Registered::of::<{module}::{unit}>({folder:?}),"
+                )
+                .expect("a string grows");
             }
         }
     }

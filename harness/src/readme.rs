@@ -148,7 +148,7 @@ fn guide(machine: &Path, device: &str, model: &str) -> anyhow::Result<String> {
 fn catalogue() -> String {
     let mut out = String::from("| experiment | what it does |\n| --- | --- |\n");
     for experiment in registry::all() {
-        let (name, folder) = (experiment.name, experiment.experiment);
+        let (name, folder) = (experiment.name, experiment.folder);
         let summary = experiment.summary;
         writeln!(out, "| [{name}](experiments/{folder}) | {summary} |").expect("a string grows");
     }

@@ -12,7 +12,7 @@ use crate::{Error, Outcome, Platform, Run, RunSpec, Task, Tell, Tunable, Tuning,
 /// table, the charts, the catalogue in the README) follows from the declarations below. A technique needs
 /// the name, the summary, the contract and `load`; the rest has the defaults of a plain one.
 pub trait Experiment: 'static {
-    /// Kebab-case, the name of the crate.
+    /// Kebab-case: the name in manifests and records, and the crate's, where no other crate has it.
     const NAME: &'static str;
     /// One sentence for the catalogue, without a full stop.
     const SUMMARY: &'static str;
@@ -262,8 +262,10 @@ impl Contract {
 pub struct Registered {
     /// [`Experiment::NAME`], or the name of a variant.
     pub name: &'static str,
-    /// [`Experiment::NAME`]: the crate.
+    /// [`Experiment::NAME`].
     pub experiment: &'static str,
+    /// The folder of its crate, in `experiments`.
+    pub folder: &'static str,
     /// [`Experiment::SUMMARY`], or that of the variant.
     pub summary: &'static str,
     /// [`Experiment::READS`].
@@ -285,8 +287,8 @@ pub struct Registered {
 type PutToUse = fn(&RunSpec, &Task, &mut Tell<'_>) -> Result<(), Error>;
 
 impl Registered {
-    /// The experiment `E` and its variants.
-    pub fn of<E: Experiment>() -> Vec<Registered> {
+    /// The experiment `E` and its variants, whose crate is in this folder of `experiments`.
+    pub fn of<E: Experiment>(folder: &'static str) -> Vec<Registered> {
         let plain = Variant {
             name: E::NAME,
             summary: E::SUMMARY,
@@ -295,6 +297,7 @@ impl Registered {
         let registered = all.map(|variant| Registered {
             name: variant.name,
             experiment: E::NAME,
+            folder,
             summary: variant.summary,
             reads: E::READS,
             tuned_by: E::TUNED_BY,

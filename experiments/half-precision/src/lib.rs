@@ -17,7 +17,7 @@ use lab::{
 };
 
 /// See the crate's documentation.
-pub struct Half;
+pub struct HalfPrecision;
 
 const BFLOAT: &str = "half:bf16";
 
@@ -29,7 +29,7 @@ fn wanted(variant: &str) -> Dtype {
     }
 }
 
-impl Experiment for Half {
+impl Experiment for HalfPrecision {
     const NAME: &'static str = "half";
     const SUMMARY: &'static str =
         "stream as f16, what is stored so; f32 is rounded piece by piece on its way";
