@@ -87,7 +87,8 @@ fn is_lean<B: Backend<Device = WgpuDevice>>(path: &Path, device: &WgpuDevice, is
     );
     let grown = in_use().saturating_sub(before);
     let expected = match is_lazy {
-        true => MODEL_BYTES..MODEL_BYTES + 8 * MIB,
+        // What was dropped before may be let go of only now, under fusion: a few bytes less.
+        true => MODEL_BYTES - MIB / 16..MODEL_BYTES + 8 * MIB,
         false => 0..8 * MIB,
     };
     assert!(

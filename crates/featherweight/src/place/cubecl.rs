@@ -34,12 +34,12 @@ pub(super) struct Traits {
 }
 
 impl Traits {
-    #[cfg_attr(not(feature = "wgpu"), expect(unused))]
+    #[cfg_attr(not(feature = "wgpu-unfused"), expect(unused))]
     pub const WGPU: Traits = Traits {
         needs_kernel: true,
         is_cuda: false,
     };
-    #[cfg_attr(not(feature = "cuda"), expect(unused))]
+    #[cfg_attr(not(feature = "cuda-unfused"), expect(unused))]
     pub const CUDA: Traits = Traits {
         needs_kernel: false,
         is_cuda: true,
@@ -58,13 +58,13 @@ pub(super) struct Cube<R: CubeRuntime> {
 #[derive(Clone)]
 struct Stagings {
     heap: Buffers,
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-unfused")]
     locked: Option<super::pinned::Buffers>,
 }
 
 impl Stagings {
     fn buffer(&self, bytes: usize) -> Bytes {
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "cuda-unfused")]
         if let Some(buffer) = self.locked.as_ref().and_then(|locked| locked.buffer(bytes)) {
             return buffer;
         }
@@ -73,7 +73,7 @@ impl Stagings {
 
     fn release(&self) {
         self.heap.release();
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "cuda-unfused")]
         if let Some(locked) = &self.locked {
             locked.release();
         }
@@ -92,7 +92,7 @@ impl<R: CubeRuntime> Cube<R> {
             device: device.clone(),
             staging: Stagings {
                 heap: Buffers::default(),
-                #[cfg(feature = "cuda")]
+                #[cfg(feature = "cuda-unfused")]
                 locked: traits.is_cuda.then(|| {
                     super::pinned::Buffers::new(device.to_id().index_id as usize, observer)
                 }),

@@ -12,7 +12,7 @@
 #[cfg(feature = "cubecl")]
 mod cubecl;
 mod host;
-#[cfg(feature = "cuda")]
+#[cfg(feature = "cuda-unfused")]
 mod pinned;
 #[cfg(feature = "cubecl")]
 mod recycled;

@@ -49,9 +49,9 @@ fn is<B: Backend, T: 'static>() -> bool {
 #[cfg(feature = "cubecl")]
 macro_rules! for_each_runtime {
     ($do:ident) => {
-        #[cfg(feature = "wgpu")]
+        #[cfg(feature = "wgpu-unfused")]
         $do!(burn_wgpu::WgpuRuntime, super::cubecl::Traits::WGPU);
-        #[cfg(feature = "cuda")]
+        #[cfg(feature = "cuda-unfused")]
         $do!(::cubecl::cuda::CudaRuntime, super::cubecl::Traits::CUDA);
     };
 }
