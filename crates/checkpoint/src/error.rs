@@ -1,6 +1,7 @@
 //! What can be wrong with a checkpoint, said to a person.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::file::Special;
@@ -61,6 +62,20 @@ pub enum Error {
         entries: usize,
         /// One of them, a tensor where there is one.
         first: Box<Other>,
+    },
+    /// A part of a tensor was asked for that it does not have.
+    #[error("{}: tensor {} has {there} {unit}, and {}..{} were asked for", path.display(), quoted(tensor), asked.start, asked.end)]
+    Outside {
+        /// The file that holds the tensor.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is counted: bytes or rows.
+        unit: &'static str,
+        /// How many the tensor has.
+        there: u64,
+        /// Which were asked for.
+        asked: Range<u64>,
     },
     /// The file is not the checkpoint it should be.
     #[error("{}: {reason}", path.display())]

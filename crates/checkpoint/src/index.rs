@@ -323,7 +323,7 @@ impl TensorRange {
         self.shape.iter().map(|&size| size as u64).product::<u64>() * self.dtype.bytes()
     }
 
-    /// The bytes of one row: of one element, where there is one dimension.
+    /// The bytes of one row: of one element, where there is one dimension or none.
     pub fn row_bytes(&self) -> u64 {
         let row: u64 = self.shape.iter().skip(1).map(|&size| size as u64).product();
         row * self.dtype.bytes()
@@ -395,12 +395,17 @@ impl TensorRange {
         }
     }
 
-    /// Reads `rows` into `buffer`, whose length is that of the rows.
+    /// Reads `rows` into `buffer`, whose length is that of the rows. A tensor without dimensions has one row.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or has shrunk since it was opened.
+    /// If it has no such rows; or if the file cannot be read, or has shrunk since it was opened.
+    ///
+    /// # Panics
+    ///
+    /// If `buffer` has another length.
     pub fn read_rows(&self, rows: Range<usize>, buffer: &mut [u8]) -> Result<(), Error> {
+        self.check_rows(&rows)?;
         let range = self.rows(rows);
         assert_eq!(
             range.end - range.start,
@@ -471,19 +476,85 @@ impl TensorRange {
         elements?.checked_mul(self.dtype.bytes())
     }
 
+    /// That it has these of the bytes that it has in memory, and that they can be read.
+    pub(crate) fn check_part(&self, start: u64, length: u64) -> Result<(), Error> {
+        let there = self.check_size()?;
+        let end = start.checked_add(length);
+        if end.is_none_or(|end| end > there) {
+            let asked = start..end.unwrap_or(u64::MAX);
+            return Err(self.outside("bytes", there, asked));
+        }
+        let element = self.dtype.bytes();
+        let is_whole = start.is_multiple_of(element) && length.is_multiple_of(element);
+        match is_whole || self.is_contiguous() {
+            true => Ok(()),
+            false => {
+                let reason = format!(
+                    "tensor `{}` has gaps, and is read by whole elements: {length} bytes from byte {start} on are none",
+                    self.name
+                );
+                Err(Error::invalid(&self.file, reason))
+            }
+        }
+    }
+
+    /// That it has these rows, and that they can be read.
+    pub(crate) fn check_rows(&self, rows: &Range<usize>) -> Result<(), Error> {
+        self.check_size()?;
+        let there = self.shape.first().copied().unwrap_or(1);
+        match rows.start <= rows.end && rows.end <= there {
+            true => Ok(()),
+            false => {
+                let asked = rows.start as u64..rows.end as u64;
+                Err(self.outside("rows", there as u64, asked))
+            }
+        }
+    }
+
+    fn outside(&self, unit: &'static str, there: u64, asked: Range<u64>) -> Error {
+        Error::Outside {
+            path: self.file.to_path_buf(),
+            tensor: self.name.clone(),
+            unit,
+            there,
+            asked,
+        }
+    }
+
+    /// That it can be gathered; says how many bytes it has in memory. Of a checkpoint's own tensors this is known: others can be
+    /// made of them, and say anything.
+    fn check_size(&self) -> Result<u64, Error> {
+        self.check_order()?;
+        let bytes = self.bytes_in_memory();
+        let bytes = bytes.filter(|&bytes| bytes == 0 || self.end().is_some());
+        bytes.ok_or_else(|| {
+            let reason = format!("tensor `{}` is larger than its file", self.name);
+            Error::invalid(&self.file, reason)
+        })
+    }
+
+    /// That it is a matrix, or has no gaps.
+    fn check_order(&self) -> Result<(), Error> {
+        let outer = self.shape.len().saturating_sub(2);
+        let is_matrix = self.shape[..outer].iter().all(|&size| size == 1);
+        match is_matrix || self.is_contiguous() {
+            true => Ok(()),
+            false => {
+                let reason = format!(
+                    "tensor `{}` of shape {:?} is not contiguous: call .contiguous() on it before saving",
+                    self.name, self.shape
+                );
+                Err(Error::invalid(&self.file, reason))
+            }
+        }
+    }
+
     /// That its elements lie within the file, and can be read from there.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refused = |reason| Err(Error::invalid(&self.file, reason));
         let length = file::check(&self.file)?;
+        self.check_order()?;
         let name = &self.name;
-        let outer = self.shape.len().saturating_sub(2);
-        let is_matrix = self.shape[..outer].iter().all(|&size| size == 1);
-        if !is_matrix && !self.is_contiguous() {
-            return refused(format!(
-                "tensor `{name}` of shape {:?} is not contiguous: call .contiguous() on it before saving",
-                self.shape
-            ));
-        }
         // In memory it has more elements than in the file where a stride is 0, but not without end.
         let in_memory = self.bytes_in_memory().filter(|&bytes| bytes <= length);
         match self.end().filter(|_| in_memory.is_some()) {

@@ -17,12 +17,13 @@
 //! a row: transposed matrices and parts of others are ranges with strides, and are gathered as they are read.
 //!
 //! Nothing but regular files is opened: a pipe or a device is refused by name. What is no checkpoint is told by its first bytes,
-//! with what to do about it ([`Foreign`]). An entry that cannot be read is listed with the reason ([`Checkpoint::others`]), and
-//! is an error for whoever asks for it, and for nobody else.
+//! with what to do about it ([`Foreign`]). An entry that is no weight is listed with the reason ([`Checkpoint::others`]), and is
+//! an error for whoever asks for a weight of its name, and for nobody else. Whoever loads counters, masks and doubles as well finds
+//! them, too ([`Checkpoint::open_any`], [`Checkpoint::find_any`]).
 //!
 //! Limits: headers up to 100 MB (safetensors' own limit) and pickles up to 256 MiB, of which at most about 256 MiB is kept while
-//! they are read, whatever logs they hold; tensors are f32, f16, bf16 or i8 (others are listed but cannot be read as weights),
-//! little-endian, and contiguous where they have more than two dimensions.
+//! they are read, whatever logs they hold; tensors are of a [`Dtype`], weights f32, f16, bf16 or i8, little-endian, and contiguous
+//! where they have more than two dimensions.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod digest;

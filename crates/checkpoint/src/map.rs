@@ -17,7 +17,7 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Maps every file of `checkpoint`.
+    /// Maps every file of `checkpoint` that weights lie in.
     ///
     /// # Safety
     ///
@@ -29,8 +29,25 @@ impl Mapped {
     ///
     /// If a file cannot be opened or mapped.
     pub unsafe fn new(checkpoint: &Checkpoint) -> Result<Mapped, Error> {
+        // SAFETY: passed on to the caller of this function.
+        unsafe { Mapped::of(checkpoint.tensors()) }
+    }
+
+    /// Maps the files that these tensors lie in: of [`Checkpoint::all`], say, where not only weights are read.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mapped::new`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapped::new`].
+    pub unsafe fn of<'a>(
+        tensors: impl IntoIterator<Item = &'a TensorRange>,
+    ) -> Result<Mapped, Error> {
+        let tensors: Vec<&TensorRange> = tensors.into_iter().collect();
         let mut files = HashMap::new();
-        for tensor in checkpoint.tensors() {
+        for tensor in &tensors {
             let path = &tensor.file;
             if !files.contains_key(path) {
                 let (file, _) = file::open(path)?;
@@ -39,7 +56,7 @@ impl Mapped {
                 files.insert(Arc::clone(path), map);
             }
         }
-        for tensor in checkpoint.tensors() {
+        for tensor in tensors {
             let end = tensor
                 .span(0..tensor.shape.first().copied().unwrap_or(1))
                 .end;
@@ -53,14 +70,24 @@ impl Mapped {
         Ok(Mapped { files })
     }
 
-    /// Copies these rows of a tensor of the checkpoint that was mapped into `buffer`, whose length is theirs.
+    /// Copies these rows of a tensor whose file is mapped into `buffer`, whose length is theirs. A tensor without dimensions has
+    /// one row.
     ///
     /// # Panics
     ///
-    /// If `tensor` is of another checkpoint, or `buffer` of another length.
+    /// If `tensor` lies in another file or has no such rows, or `buffer` has another length.
     pub fn copy_rows(&self, tensor: &TensorRange, rows: Range<usize>, buffer: &mut [u8]) {
+        if let Err(error) = tensor.check_rows(&rows) {
+            panic!("{error}");
+        }
         let file = &self.files[&tensor.file];
         let range = tensor.rows(rows);
+        assert_eq!(
+            range.end - range.start,
+            buffer.len() as u64,
+            "{}",
+            tensor.name
+        );
         if let Some(range) = tensor.in_file(range.clone()) {
             buffer.copy_from_slice(&file[range.start as usize..range.end as usize]);
             return;
@@ -90,8 +117,9 @@ impl PrivateMap {
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened or mapped, or has shrunk since it was opened.
+    /// If the tensor has no such rows; or if the file cannot be opened or mapped, or has shrunk since it was opened.
     pub unsafe fn new(tensor: &TensorRange, rows: Range<usize>) -> Result<PrivateMap, Error> {
+        tensor.check_rows(&rows)?;
         let range = tensor.span(rows);
         let path = &tensor.file;
         let (file, length) = file::open(path)?;

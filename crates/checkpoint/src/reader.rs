@@ -49,17 +49,19 @@ impl Reader {
     }
 
     /// Reads the bytes from `start` on of those that the tensor has in memory (row-major, without gaps) into `buffer`,
-    /// all of it. What does not lie in the file so is gathered, with a buffer of at most 1 MiB.
+    /// all of it. What does not lie in the file so is gathered, with a buffer of at most 1 MiB; of such a tensor whole elements
+    /// are read.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened (so), cannot be read, or ends before.
+    /// If the tensor has no such bytes; or if the file cannot be opened (so), cannot be read, or ends before.
     pub fn read(
         &mut self,
         tensor: &TensorRange,
         start: u64,
         buffer: &mut [u8],
     ) -> Result<(), Error> {
+        tensor.check_part(start, buffer.len() as u64)?;
         let path = &tensor.file;
         if !self.files.contains_key(path) {
             let file = open(path, self.access)?;
@@ -243,14 +245,64 @@ mod tests {
                 assert!(buffer == content[start..end], "{access:?} {start}..{end}");
             }
             let mut beyond = [0; 2];
-            let error = reader
-                .read(&tensor, 49_999, &mut beyond)
-                .unwrap_err()
-                .to_string();
+            let error = reader.read(&tensor, 49_999, &mut beyond).unwrap_err();
+            let said = error.to_string();
+            assert!(said.contains(&file.path().display().to_string()), "{said}");
+            // The tensor is said to be longer than the file, which was cut off after it was opened.
+            let longer = bytes_of(file.path(), 50_001);
+            let error = reader.read(&longer, 49_999, &mut beyond).unwrap_err();
+            assert!(matches!(error, Error::Io { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_byte_outside_of_a_tensor_is_read_in_its_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; 64]).unwrap();
+        let range = |shape: &[usize], strides: &[usize]| TensorRange {
+            dtype: Dtype::F64,
+            shape: shape.to_vec(),
+            strides: strides.to_vec(),
+            offset: 8,
+            ..bytes_of(file.path(), 0)
+        };
+        let scalar = range(&[], &[]);
+        let matrix = range(&[3, 2], &[2, 1]);
+        let transposed = matrix.clone().transposed();
+        let mut reader = Reader::new(Access::Buffered);
+        let mut read = |tensor: &TensorRange, start: u64, bytes: usize| {
+            reader.read(tensor, start, &mut vec![0; bytes])
+        };
+        for (tensor, start, bytes) in [(&scalar, 0, 8), (&matrix, 47, 1), (&transposed, 8, 40)] {
+            read(tensor, start, bytes).unwrap();
+            read(tensor, start + bytes as u64, 0).unwrap();
+        }
+        for (tensor, there, start, bytes) in [
+            (&scalar, 8, 0, 9),
+            (&scalar, 8, 8, 1),
+            (&matrix, 48, 40, 9),
+            (&matrix, 48, 49, 0),
+            (&matrix, 48, u64::MAX, 8),
+            (&transposed, 48, 40, 16),
+            (&transposed, 48, u64::MAX - 7, 8),
+        ] {
+            let error = read(tensor, start, bytes).unwrap_err();
+            let said = error.to_string();
             assert!(
-                error.contains(&file.path().display().to_string()),
-                "{error}"
+                said.contains(&format!("tensor `a` has {there} bytes")),
+                "{said}"
             );
+            assert!(matches!(error, Error::Outside { .. }), "{said}");
+        }
+        // Where there are gaps, elements are not split, and only matrices are gathered.
+        for (tensor, start, bytes) in [
+            (&transposed, 4, 8),
+            (&transposed, 8, 4),
+            (&range(&[2, 1, 2], &[4, 1, 1]), 0, 32),
+            (&range(&[usize::MAX, 2], &[0, 0]), 0, 8),
+        ] {
+            let said = read(tensor, start, bytes).unwrap_err().to_string();
+            assert!(said.contains("tensor `a`"), "{said}");
         }
     }
 

@@ -156,13 +156,13 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
                 }
                 found.add(&name, Ok(range));
             }
-            (range, ciborium::Value::Text(dtype)) => {
-                let reason = Unreadable::Dtype(dtype.clone());
-                found.refuse(&name, reason, range.filter(|_| is_consistent));
-            }
-            (range, _) => {
-                let reason = "is quantised by Burn: see prequantized".to_owned();
-                let reason = Unreadable::Unsupported(reason);
+            (range, described) => {
+                let reason = match described.as_text() {
+                    Some(dtype) => Unreadable::Dtype(dtype.to_owned()),
+                    None => {
+                        Unreadable::Unsupported("is quantised by Burn: see prequantized".to_owned())
+                    }
+                };
                 found.refuse(&name, reason, range.filter(|_| is_consistent));
             }
         }
