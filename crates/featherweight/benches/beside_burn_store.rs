@@ -212,8 +212,16 @@ fn measure(loader: &Loader, path: &Path) {
     (loader.load)(path, &mut model);
     let seconds = start.elapsed().as_secs_f64();
     let peak = resident("VmHWM:").saturating_sub(before);
-    let sum: f32 = model.layers[LAYERS - 1].down_proj.weight.val().slice([0..1, 0..8]).into_data()
-        .to_vec::<f32>().expect("floats").iter().sum();
+    let sum: f32 = model.layers[LAYERS - 1]
+        .down_proj
+        .weight
+        .val()
+        .slice([0..1, 0..8])
+        .into_data()
+        .to_vec::<f32>()
+        .expect("floats")
+        .iter()
+        .sum();
     println!("{seconds} {peak} {sum}");
 }
 
@@ -227,7 +235,10 @@ fn main() {
         let loader = &LOADERS[number.parse::<usize>().expect("a number")];
         return measure(loader, &path(loader.format));
     }
-    if !arguments.iter().any(|argument| argument == "--bench" || argument == "--write") {
+    if !arguments
+        .iter()
+        .any(|argument| argument == "--bench" || argument == "--write")
+    {
         // `cargo test --benches` asks whether it runs, and not for figures.
         return;
     }
@@ -245,11 +256,19 @@ fn main() {
                 .output()
                 .expect("it starts");
             let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+            assert!(
+                ran.status.success(),
+                "{}",
+                String::from_utf8_lossy(&ran.stderr)
+            );
             let words: Vec<&str> = said.split_whitespace().collect();
             sums.push(words[2].to_owned());
-            eprintln!("round {round}: {} s, {} MiB: {}", words[0],
-                words[1].parse::<u64>().expect("bytes") >> 20, LOADERS[number].name);
+            eprintln!(
+                "round {round}: {} s, {} MiB: {}",
+                words[0],
+                words[1].parse::<u64>().expect("bytes") >> 20,
+                LOADERS[number].name
+            );
             // The first round brings the files into the page cache.
             if round > 0 {
                 measured.entry(number).or_default().push(Measured {

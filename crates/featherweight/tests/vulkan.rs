@@ -1,8 +1,11 @@
-//! Any module on CubeCL's backends: plain, under fusion, under autodiff.
+//! Any module on CubeCL's backends: plain, under fusion, under autodiff; and how lean it is there. One program, one case after
+//! the other: the allocator counts the whole of it, and what instantiates Burn's GPU backends is built once.
 
 mod common;
 #[path = "common/gpu.rs"]
 mod gpu;
+#[path = "common/lean.rs"]
+mod lean;
 
 use burn::module::{AutodiffModule, Module};
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
@@ -14,9 +17,30 @@ use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use checkpoint::Format;
 use common::{Everything, check, from_pytorch, write};
 use featherweight::{Way, open};
+use peak_alloc::PeakAlloc;
 
 type Plain = CubeBackend<WgpuRuntime, f32, i32, u8>;
 type Fused = burn_wgpu::Vulkan;
+
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
+
+fn main() {
+    let Some(device) = gpu::vulkan() else { return };
+    macro_rules! run {
+        ($($case:path),*) => {$(
+            $case(&device);
+            println!("{} ... ok", stringify!($case));
+        )*};
+    }
+    run!(
+        lean::the_host_holds_little_and_the_device_the_model_once_plain_fused_and_under_autodiff,
+        every_parameter_arrives_plain_and_under_fusion,
+        every_parameter_arrives_under_autodiff_of_both,
+        what_is_loaded_can_be_trained_under_autodiff_and_after_train,
+        halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_anything_is_read
+    );
+}
 
 fn loads_everything<B: Backend<Device = WgpuDevice>>(device: &WgpuDevice) {
     let folder = tempfile::tempdir().unwrap();
@@ -45,23 +69,17 @@ fn loads_everything<B: Backend<Device = WgpuDevice>>(device: &WgpuDevice) {
     }
 }
 
-#[test]
-fn every_parameter_arrives_plain_and_under_fusion() {
-    let Some(device) = gpu::vulkan() else { return };
-    loads_everything::<Plain>(&device);
-    loads_everything::<Fused>(&device);
+fn every_parameter_arrives_plain_and_under_fusion(device: &WgpuDevice) {
+    loads_everything::<Plain>(device);
+    loads_everything::<Fused>(device);
 }
 
-#[test]
-fn every_parameter_arrives_under_autodiff_of_both() {
-    let Some(device) = gpu::vulkan() else { return };
-    loads_everything::<Autodiff<Plain>>(&device);
-    loads_everything::<Autodiff<Fused>>(&device);
+fn every_parameter_arrives_under_autodiff_of_both(device: &WgpuDevice) {
+    loads_everything::<Autodiff<Plain>>(device);
+    loads_everything::<Autodiff<Fused>>(device);
 }
 
-#[test]
-fn what_is_loaded_can_be_trained_under_autodiff_and_after_train() {
-    let Some(device) = gpu::vulkan() else { return };
+fn what_is_loaded_can_be_trained_under_autodiff_and_after_train(device: &WgpuDevice) {
     let folder = tempfile::tempdir().unwrap();
     let mut tensors = std::collections::BTreeMap::new();
     tensors.insert("weight".to_owned(), common::f32s("weight", &[4, 8]));
@@ -72,9 +90,9 @@ fn what_is_loaded_can_be_trained_under_autodiff_and_after_train() {
     let (trained, _) = open(&path)
         .unwrap()
         .load()
-        .into::<Autodiff<Fused>, Linear<_>>(lazy(&device))
+        .into::<Autodiff<Fused>, Linear<_>>(lazy(device))
         .unwrap();
-    let inner: Linear<Fused> = burn::nn::LinearConfig::new(8, 4).init(&device);
+    let inner: Linear<Fused> = burn::nn::LinearConfig::new(8, 4).init(device);
     let (inner, _) = open(&path).unwrap().load().into(inner).unwrap();
     for model in [trained, inner.train::<Autodiff<Fused>>()] {
         let before = common::values(model.weight.val());
@@ -82,7 +100,7 @@ fn what_is_loaded_can_be_trained_under_autodiff_and_after_train() {
             before,
             common::turned(&common::floats("weight", 32), [4, 8])
         );
-        let x = Tensor::<Autodiff<Fused>, 2>::ones([2, 8], &device);
+        let x = Tensor::<Autodiff<Fused>, 2>::ones([2, 8], device);
         let loss = model.forward(x).powf_scalar(2.0).mean();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         assert_eq!(gradients.len(), 2, "weight and bias want gradients");
@@ -91,21 +109,21 @@ fn what_is_loaded_can_be_trained_under_autodiff_and_after_train() {
     }
 }
 
-#[test]
-fn halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_anything_is_read() {
-    let Some(device) = gpu::vulkan() else { return };
+fn halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_anything_is_read(
+    device: &WgpuDevice,
+) {
     let folder = tempfile::tempdir().unwrap();
     let tensors =
         std::collections::BTreeMap::from([("weight".to_owned(), common::f32s("weight", &[4, 8]))]);
     let path = write(&folder.path().join("m.pth"), Format::Pth, &tensors);
     let lazy = || {
         let config = burn::nn::LinearConfig::new(8, 4).with_bias(false);
-        config.init::<Fused>(&device)
+        config.init::<Fused>(device)
     };
     let load = || open(&path).unwrap().load();
     let (model, report) = load().cast(DType::F16).verified().into(lazy()).unwrap();
     assert_eq!(model.weight.val().dtype(), DType::F16, "{report}");
-    if !Fused::supports_dtype(&device, DType::F64) {
+    if !Fused::supports_dtype(device, DType::F64) {
         let said = load().cast(DType::F64).into(lazy()).unwrap_err();
         assert!(
             said.to_string().contains("does not compute in f64"),

@@ -1,24 +1,18 @@
 //! How lean it is on a device with memory of its own: twice the staging on the host, the model once on the device. Mesa's
 //! software driver stands in for a GPU.
 
-#[path = "common/gpu.rs"]
-mod gpu;
-
 use std::path::Path;
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn_autodiff::Autodiff;
-use burn_cubecl::CubeBackend;
 use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use checkpoint::{Dtype, Format, TensorMeta};
 use cubecl::Runtime;
 use featherweight::open;
-use peak_alloc::PeakAlloc;
 
-#[global_allocator]
-static HEAP: PeakAlloc = PeakAlloc;
+use crate::{Fused, HEAP, Plain};
 
 const MIB: usize = 1 << 20;
 const LAYERS: usize = 16;
@@ -101,23 +95,20 @@ fn is_lean<B: Backend<Device = WgpuDevice>>(path: &Path, device: &WgpuDevice, is
     B::sync(device).unwrap();
 }
 
-/// One test, for the allocator counts the whole process.
-#[test]
-fn the_host_holds_little_and_the_device_the_model_once_plain_fused_and_under_autodiff() {
-    let Some(device) = gpu::vulkan() else { return };
+pub fn the_host_holds_little_and_the_device_the_model_once_plain_fused_and_under_autodiff(
+    device: &WgpuDevice,
+) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     write(&path);
-    type Plain = CubeBackend<WgpuRuntime, f32, i32, u8>;
-    type Fused = burn_wgpu::Vulkan;
     // Compiles its few kernels, which is no part of a load.
-    is_warm::<Plain>(&device);
-    is_warm::<Fused>(&device);
+    is_warm::<Plain>(device);
+    is_warm::<Fused>(device);
     for is_lazy in [true, false] {
-        is_lean::<Plain>(&path, &device, is_lazy);
-        is_lean::<Fused>(&path, &device, is_lazy);
-        is_lean::<Autodiff<Plain>>(&path, &device, is_lazy);
-        is_lean::<Autodiff<Fused>>(&path, &device, is_lazy);
+        is_lean::<Plain>(&path, device, is_lazy);
+        is_lean::<Fused>(&path, device, is_lazy);
+        is_lean::<Autodiff<Plain>>(&path, device, is_lazy);
+        is_lean::<Autodiff<Fused>>(&path, device, is_lazy);
     }
 }
 
