@@ -97,7 +97,7 @@ fn a_write_copies_the_pages_that_it_writes_and_never_the_file() {
     let before = write_file(&path);
     *FILE.lock().unwrap() = Some(path.clone());
     let outcome = worker::execute::<InPlace>(&RunSpec {
-        reading: lab::Reading::default(),
+        reading: gpt2::layout::Reading::default(),
         is_reference_given: false,
         config: Config {
             vocabulary: 257,

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::{Dtype, Other, TensorRange, Unreadable, quoted};
+use gpt2::layout::{Essential, Named, Tables};
 use gpt2::{Activation, Config, Size, Variant};
-use lab::{Essential, Named, Tables};
 
 use super::configuration::{self, Said, Told};
 
@@ -496,7 +496,7 @@ fn nearest(missing: &str, opened: &Named) -> String {
 #[cfg(test)]
 mod tests {
     use checkpoint::{Format, TensorMeta};
-    use lab::Layouts;
+    use gpt2::layout::Layouts;
 
     use super::*;
 

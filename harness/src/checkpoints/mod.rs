@@ -20,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::{Checkpoint, Dtype, Error, Format, Hasher, PARTIAL_PREFIX, Synthetic, TensorMeta};
+use gpt2::layout::{Layouts, Named, Reading};
 use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::{Layouts, Named, Reading};
 
 use crate::cli::ReadingArgs;
 use crate::{interrupt, units};

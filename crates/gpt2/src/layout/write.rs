@@ -9,13 +9,13 @@
 //! Rows of the file's tensor are written block by block: what is held is a block, however large the tensor is.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Display;
 use std::ops::Range;
 use std::path::Path;
 
 use checkpoint::{Checkpoint, Format, TensorMeta, Written};
 
-use super::{LAYER, Layout, Layouts, Named, layer_of};
-use crate::Error;
+use super::{Error, LAYER, Layout, Layouts, Named, layer_of};
 
 /// What is gathered at once.
 const BLOCK_BYTES: u64 = 8 << 20;
@@ -51,8 +51,8 @@ struct Part {
     outputs: usize,
 }
 
-/// Where the elements of the model's tensors come from.
-pub trait Blocks {
+/// Where the elements of the model's tensors come from; `E` is what may go wrong there.
+pub trait Blocks<E> {
     /// Appends the bytes of rows of the model's tensor of this name, or of rows of it transposed; row after row.
     ///
     /// # Errors
@@ -64,18 +64,18 @@ pub trait Blocks {
         transposed: bool,
         rows: Range<usize>,
         to: &mut Vec<u8>,
-    ) -> Result<(), Error>;
+    ) -> Result<(), E>;
 }
 
 /// Of a checkpoint whose tensors bear the model's own names.
-impl Blocks for Checkpoint {
+impl<E: From<checkpoint::Error>> Blocks<E> for Checkpoint {
     fn read(
         &mut self,
         tensor: &TensorMeta,
         transposed: bool,
         rows: Range<usize>,
         to: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), E> {
         let found = self.tensor(&tensor.name, &tensor.shape)?.clone();
         let found = match transposed {
             true => found.transposed(),
@@ -102,11 +102,11 @@ impl FileTensor {
     }
 
     /// Hands out the tensor's bytes in order, block by block.
-    fn fill(
+    fn fill<E>(
         &self,
-        blocks: &mut dyn Blocks,
-        sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        blocks: &mut dyn Blocks<E>,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut block = Vec::new();
         match self.transposed {
             false => self.parts.iter().try_for_each(|part| {
@@ -144,13 +144,13 @@ impl FileTensor {
         }
     }
 
-    fn read(
+    fn read<E>(
         &self,
         part: &Part,
-        blocks: &mut dyn Blocks,
+        blocks: &mut dyn Blocks<E>,
         rows: Range<usize>,
         to: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), E> {
         let shape = self.shape_of(part);
         let Some(name) = &part.name else {
             let row: usize = match self.transposed {
@@ -195,14 +195,14 @@ impl FileTensor {
 /// # Errors
 ///
 /// If the disk refuses, or what `blocks` or `after` return.
-pub fn write_tensors(
+pub fn write_tensors<E: From<checkpoint::Error> + Display>(
     path: &Path,
     format: Format,
     tensors: &[FileTensor],
     metadata: &BTreeMap<String, String>,
-    blocks: &mut dyn Blocks,
-    after: &mut dyn FnMut(u64) -> Result<(), Error>,
-) -> Result<Written, Error> {
+    blocks: &mut dyn Blocks<E>,
+    after: &mut dyn FnMut(u64) -> Result<(), E>,
+) -> Result<Written, E> {
     let metas: Vec<TensorMeta> = tensors.iter().map(|tensor| tensor.meta.clone()).collect();
     let by_name: HashMap<&str, &FileTensor> = tensors
         .iter()
@@ -216,15 +216,12 @@ pub fn write_tensors(
                 sink(piece)?;
                 after(piece.len() as u64)
             });
-            filled.map_err(|error| match error {
-                Error::Checkpoint(error) => error,
-                other => {
-                    let reason = other.to_string();
-                    failed = Some(other);
-                    checkpoint::Error::Invalid {
-                        path: path.to_owned(),
-                        reason,
-                    }
+            filled.map_err(|error: E| {
+                let reason = error.to_string();
+                failed = Some(error);
+                checkpoint::Error::Invalid {
+                    path: path.to_owned(),
+                    reason,
                 }
             })
         });
@@ -336,9 +333,10 @@ impl Layouts {
 }
 
 fn no_name(layout: &str, tensor: &str) -> Error {
-    Error::Setup(format!(
-        "the layout `{layout}` has no name for the model's `{tensor}`, so that it cannot be written in it"
-    ))
+    Error::NoName {
+        layout: layout.to_owned(),
+        tensor: tensor.to_owned(),
+    }
 }
 
 impl Layout {
@@ -398,7 +396,10 @@ fn gather(placed: Vec<(Given<'_>, Place)>) -> Result<Vec<FileTensor>, Error> {
 /// One tensor of the file, of all its parts.
 fn one(name: &str, parts: &[(Given<'_>, Place)]) -> Result<FileTensor, Error> {
     let (first, place) = &parts[0];
-    let wrong = |why: String| Error::Setup(format!("`{name}` cannot be written: {why}"));
+    let wrong = |reason: String| Error::Parts {
+        name: name.to_owned(),
+        reason,
+    };
     let numbers: Vec<usize> = parts.iter().map(|(_, place)| place.part).collect();
     if numbers != (1..=place.of).collect::<Vec<_>>() {
         return Err(wrong(format!(
@@ -454,9 +455,9 @@ fn one(name: &str, parts: &[(Given<'_>, Place)]) -> Result<FileTensor, Error> {
 #[cfg(test)]
 mod tests {
     use checkpoint::Dtype;
-    use gpt2::Size;
 
     use super::*;
+    use crate::Size;
 
     fn metas(size: &str) -> Vec<TensorMeta> {
         let size: Size = size.parse().unwrap();
@@ -478,7 +479,7 @@ mod tests {
             tensors,
             &BTreeMap::new(),
             &mut blocks,
-            &mut |_| Ok(()),
+            &mut |_| Ok::<_, Error>(()),
         )
         .unwrap();
     }
@@ -493,10 +494,7 @@ mod tests {
     }
 
     fn tiny() -> Named {
-        let fixture = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../gpt2/tests/fixtures/tiny.pth"
-        );
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny.pth");
         Layouts::built_in().open(Path::new(fixture)).unwrap()
     }
 
@@ -553,7 +551,7 @@ mod tests {
         let mut bytes = Vec::new();
         let filled = bias.fill(&mut tiny().checkpoint, &mut |piece| {
             bytes.extend_from_slice(piece);
-            Ok(())
+            Ok::<_, Error>(())
         });
         assert!(filled.is_ok() && bytes == [0; 4 * 144]);
     }

@@ -131,8 +131,8 @@ fn is_named(pattern: &str, name: &str) -> bool {
 mod tests {
     use checkpoint::{Dtype, Format, TensorMeta};
 
+    use super::super::Layouts;
     use super::*;
-    use crate::Layouts;
 
     /// A file with these names, as it is found to be.
     fn opened(names: &[&str]) -> Named {

@@ -4,11 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use checkpoint::{Checkpoint, Other, TensorRange, Unreadable};
-use gpt2::Variant;
 
 use super::write::Place;
-use super::{LAYER, Layout, Named, Source, Sources};
-use crate::Error;
+use super::{Error, LAYER, Layout, Named, Source, Sources};
+use crate::Variant;
 
 /// What a layout finds in a checkpoint.
 pub(super) struct Match {
@@ -382,7 +381,7 @@ mod tests {
             checkpoint::write(&path, format, &metas, &mut |_, sink| sink(&[0; 4])).unwrap();
             Checkpoint::open(&path).unwrap()
         };
-        let layout = crate::Layouts::built_in().known.remove(2);
+        let layout = super::super::Layouts::built_in().known.remove(2);
         let mut names: Vec<String> = (0..3000).map(|at| format!("p{at}.wte.weight")).collect();
         names.extend(["wte", "wpe", "ln_f"].map(|name| format!("model.{name}.weight")));
         let prefixes = layout.prefixes(&write(names));

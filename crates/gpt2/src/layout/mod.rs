@@ -18,6 +18,7 @@
 //! for any of it: a transposed matrix is a byte range with other strides ([`TensorRange::transposed`]). What stands before
 //! all names, `transformer.` or a wrapper's `module.`, is found out and need not be told.
 
+mod error;
 mod find;
 mod unexpected;
 mod write;
@@ -26,10 +27,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use checkpoint::{Checkpoint, Other, TensorRange, Unreadable, quoted};
-use gpt2::Variant;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::Variant;
+pub use error::Error;
 use find::{Match, layer_of, unwrapped};
 pub use unexpected::Essential;
 use write::Place;
@@ -71,7 +72,7 @@ pub struct Layouts {
 #[serde(deny_unknown_fields)]
 struct Layout {
     name: String,
-    /// In what models in this layout differ from GPT-2, where nothing else tells: [`gpt2::Variant`] in words.
+    /// In what models in this layout differ from GPT-2, where nothing else tells: [`Variant`] in words.
     #[serde(default)]
     variant: String,
     #[serde(default)]
@@ -251,7 +252,10 @@ impl Layouts {
     /// If the file cannot be read, or is no layout.
     pub fn read(path: &Path) -> Result<Layouts, Error> {
         let text = checkpoint::read_text(path, MAX_LAYOUT_BYTES)?;
-        let wrong = |reason: String| Error::Setup(format!("{}: {reason}", path.display()));
+        let wrong = |reason: String| Error::NoLayout {
+            path: path.to_owned(),
+            reason,
+        };
         let layout: Layout = toml::from_str(&text).map_err(|error| {
             wrong(format!(
                 "is no layout: {error}\nwhat a tensor is made of: {SOURCE}"
@@ -283,7 +287,10 @@ impl Layouts {
             None => Checkpoint::open(path)?,
         };
         if let Some(shard) = opened.shard() {
-            return Err(Error::Setup(format!("{}: {shard}", path.display())));
+            return Err(Error::Shard {
+                path: path.to_owned(),
+                shard: shard.clone(),
+            });
         }
         let (checkpoint, wrapped) = unwrapped(opened)?;
         let mut best: Option<Match> = None;
@@ -309,6 +316,10 @@ impl Layouts {
 
     fn unknown(&self, checkpoint: &Checkpoint) -> Error {
         let layouts: Vec<&str> = self.known.iter().map(|layout| &*layout.name).collect();
+        let unknown = |reason: String| Error::Unknown {
+            path: checkpoint.path().to_owned(),
+            reason,
+        };
         let names = checkpoint.tensors().iter().take(3);
         let names: Vec<String> = names.map(|tensor| quoted(&tensor.name)).collect();
         let other = checkpoint.others().first();
@@ -319,11 +330,9 @@ impl Layouts {
             other.reason != Unreadable::NoTensor && layouts.any(|layout| layout.knows(&other.name))
         });
         if let Some(other) = of_model.next() {
-            let path = checkpoint.path().display();
-            let name = quoted(&other.name);
-            return Error::Setup(format!("{path}: its {name} {}", other.reason));
+            return unknown(format!("its {} {}", quoted(&other.name), other.reason));
         }
-        let reason = match (names.is_empty(), other) {
+        unknown(match (names.is_empty(), other) {
             (true, None) => "holds no tensors".to_owned(),
             (true, Some(other)) => {
                 format!("holds no weights: {} {}", quoted(&other.name), other.reason)
@@ -335,8 +344,7 @@ impl Layouts {
                 names.join(", "),
                 layouts.join(", ")
             ),
-        };
-        Error::Setup(format!("{}: {reason}", checkpoint.path().display()))
+        })
     }
 }
 
@@ -391,9 +399,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
-    use gpt2::Size;
-
     use super::*;
+    use crate::Size;
 
     #[test]
     fn built_in_layouts_say_of_every_tensor_of_the_model_where_it_lies() {
@@ -442,10 +449,7 @@ mod tests {
 
     #[test]
     fn the_masks_in_the_books_state_dict_are_told_and_left_out() {
-        let fixture = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../gpt2/tests/fixtures/tiny.pth"
-        );
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny.pth");
         let named = Layouts::built_in().open(Path::new(fixture)).unwrap();
         assert_eq!(
             named.ignored,
@@ -501,10 +505,7 @@ mod tests {
 
     #[test]
     fn two_views_of_one_storage_are_two_tables_unless_they_are_of_the_same_elements() {
-        let fixture = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../gpt2/tests/fixtures/tiny.pth"
-        );
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny.pth");
         let named = Layouts::built_in().open(Path::new(fixture)).unwrap();
         let tokens = named.checkpoint.find("tok_emb.weight").unwrap().clone();
         let head = TensorRange {
