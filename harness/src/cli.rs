@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use checkpoint::{Dtype, Format};
 use clap::{Args, Parser, Subcommand};
 use gpt2::Size;
-use lab::{DeviceSpec, Reading};
+use gpt2::layout::Reading;
+use lab::DeviceSpec;
 
 use crate::checkout;
 use crate::exit;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use checkpoint::{Dtype, Format};
 use gpt2::Size;
-use lab::{Outcome, Reading, Status};
+use gpt2::layout::Reading;
+use lab::{Outcome, Status};
 
 use crate::cli::RunOptions;
 use crate::configuration::Code;

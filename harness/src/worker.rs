@@ -7,7 +7,8 @@ use anyhow::Context;
 use checkpoint::Dtype;
 use clap::Args;
 use gpt2::Size;
-use lab::{DeviceSpec, Outcome, Reading, RunSpec, Status, Tuning};
+use gpt2::layout::Reading;
+use lab::{DeviceSpec, Outcome, RunSpec, Status, Tuning};
 use meter::{CacheState, Cgroup, HostLimits};
 use serde::{Deserialize, Serialize};
 

@@ -9,7 +9,7 @@ use common::{Place, TINY, fixture};
 
 /// The tiny checkpoint with every element of one tensor changed.
 fn damaged(place: &Place, tensor: &str, value: f32) {
-    let source = lab::Layouts::built_in()
+    let source = gpt2::layout::Layouts::built_in()
         .open(fixture("tiny.pth").as_ref())
         .unwrap()
         .checkpoint;

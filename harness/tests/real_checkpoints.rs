@@ -217,7 +217,7 @@ fn missing_unexpected_and_misshapen_tensors_are_told_together_with_the_nearest_n
     let place = Place::new();
     let path = place.path().join("wrong.safetensors");
     let tiny = fixture("tiny.pth");
-    let source = lab::Layouts::built_in()
+    let source = gpt2::layout::Layouts::built_in()
         .open(Path::new(&tiny))
         .unwrap()
         .checkpoint;
@@ -318,7 +318,7 @@ fn what_is_unexpected_is_skipped_where_that_is_asked_for() {
 #[test]
 fn a_layout_file_adds_names_without_code() {
     let place = Place::new();
-    let source = lab::Layouts::built_in()
+    let source = gpt2::layout::Layouts::built_in()
         .open(Path::new(&fixture("tiny.pth")))
         .unwrap()
         .checkpoint;

@@ -72,7 +72,7 @@ fn a_reading_with_another_text_of_its_layout_file_is_another_reading() {
     let place = Place::new();
     let tiny = fixture("tiny.pth");
     let book = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/lab/src/layout/book.toml"),
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/gpt2/src/layout/book.toml"),
     )
     .unwrap();
     let args = [

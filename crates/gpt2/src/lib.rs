@@ -11,6 +11,8 @@
 //! - [`Gpt2::tensors_mut`] joins the two: every tensor of the checkpoint with the parameters that hold
 //!   it, in checkpoint order, ready to be assigned.
 //!
+//! What others call these tensors, and how they keep them, is said by layouts ([`layout::Layouts`]).
+//!
 //! The vocabulary tables are kept as row shards, because many devices cannot bind them whole
 //! (Mesa's software Vulkan and most WebGPU-class drivers stop at 128 MiB; GPT-2 XL's tables take
 //! 307 MiB each in f32). One forward serves one shard or many.
@@ -18,6 +20,7 @@
 
 mod config;
 mod inventory;
+pub mod layout;
 mod model;
 mod variant;
 

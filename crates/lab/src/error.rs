@@ -94,6 +94,16 @@ impl From<Panicked> for Error {
     }
 }
 
+/// What a layout says: of the checkpoint, or of how it is to be read or written.
+impl From<gpt2::layout::Error> for Error {
+    fn from(error: gpt2::layout::Error) -> Error {
+        match error {
+            gpt2::layout::Error::Checkpoint(error) => Error::Checkpoint(error),
+            other => Error::Setup(other.to_string()),
+        }
+    }
+}
+
 /// What the library says, in the words that a record has.
 impl From<featherweight::Error> for Error {
     fn from(error: featherweight::Error) -> Error {

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! No byte is moved here: that is the library's, `featherweight`. [`Run::load`] is the library's one call, [`Run::place`] and the
-//! other methods its steps. What others call the model's tensors, and how they keep them, is said by layouts ([`Layouts`]).
+//! other methods its steps.
 //!
 //! An experiment is generic over [`Platform`], a Burn backend with what Burn does not forward: the
 //! memory in use on the device, its limits, and a read-back in pieces. Flex is always there, because
@@ -25,7 +25,6 @@ mod devices;
 mod error;
 mod experiment;
 mod finite;
-mod layout;
 mod measures;
 mod observed;
 mod optimizer_state;
@@ -45,9 +44,6 @@ pub use devices::{BackendKind, DeviceReport, DeviceSpec, SOFTWARE_VULKAN, find_d
 pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,
-};
-pub use layout::{
-    Blocks, Essential, FileTensor, Layouts, MAX_LAYOUT_BYTES, Named, Reading, Tables, write_tensors,
 };
 pub use measures::Measures;
 pub use meter::Phase;

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
 use checkpoint::{Checkpoint, Dtype, Format, TensorMeta, write};
+use gpt2::layout::Layouts;
 use gpt2::{Config, Gpt2};
 
 use crate::convert::extend_as_f32;
-use crate::{Error, Host, Kept, Layouts, Platform};
+use crate::{Error, Host, Kept, Platform};
 
 /// The tokens of the study's forward pass.
 pub const REFERENCE_TOKENS: [i32; 3] = [1, 2, 3];

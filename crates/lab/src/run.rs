@@ -9,11 +9,12 @@ use checkpoint::{Checkpoint, Dtype, Mapped, TensorRange};
 use featherweight::carry::{Carrier, Source, carry};
 use featherweight::place::{Place, Staging};
 use featherweight::{IdentityAdapter, Load};
+use gpt2::layout::Layouts;
 use gpt2::{Config, Gpt2, TensorMut, TensorSpec};
 use meter::Phase;
 
 use crate::observed::Observed;
-use crate::{Error, Host, Layouts, Platform, Tuning};
+use crate::{Error, Host, Platform, Tuning};
 
 /// The context of one run on backend `B`.
 pub struct Run<B: Platform> {

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use checkpoint::Format;
+use gpt2::layout::FileTensor;
 use meter::{Panics, Recorder};
 
 use crate::finite::{self, Seen};
 use crate::worker::{open_device, run_of, target_of};
-use crate::{Error, Experiment, FileTensor, Kept, Platform, RunSpec, devices};
+use crate::{Error, Experiment, Kept, Platform, RunSpec, devices};
 
 /// What to do with a model once it is loaded.
 #[derive(Debug, Clone)]

@@ -12,6 +12,7 @@ use burn::tensor::{DType, Distribution, Element, Tensor, set_default_dtypes};
 use checkpoint::{Digest, Dtype};
 use featherweight::place::{Place, Staging};
 use gpt2::Gpt2;
+use gpt2::layout::{Layouts, Reading};
 use meter::{
     CacheError, CacheState, Cgroup, Diary, Disturbances, HostLimits, Instruments, LastWords,
     Panics, Peaks, Process, Recorder, Stage, touch_free_memory,
@@ -20,9 +21,8 @@ use meter::{
 use crate::observed::Observed;
 use crate::outcome::{Outcome, Status};
 use crate::{
-    BackendKind, Compared, DeviceSpec, Error, Experiment, Footprint, Host, Kept, Layouts, Logits,
-    Measures, MemoryModel, Platform, Reading, Reads, Run, Target, Tuning, VerifiedBy, devices,
-    reference, verify,
+    BackendKind, Compared, DeviceSpec, Error, Experiment, Footprint, Host, Kept, Logits, Measures,
+    MemoryModel, Platform, Reads, Run, Target, Tuning, VerifiedBy, devices, reference, verify,
 };
 
 /// What a worker is to do.

@@ -71,7 +71,7 @@ fn run<E: Experiment>(backend: BackendKind, last_words: Option<PathBuf>) -> Outc
         variant: Default::default(),
     };
     let outcome = worker::execute::<E>(&RunSpec {
-        reading: lab::Reading::default(),
+        reading: gpt2::layout::Reading::default(),
         config,
         variant: E::NAME.to_owned(),
         tuning: Tuning::default(),

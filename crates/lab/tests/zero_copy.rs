@@ -1,6 +1,7 @@
 //! Mapped pages as a tensor's memory: nothing is copied until somebody writes, and then the pages that are written. In a
 //! test binary of its own: the allocator counts everything that happens in the process.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -50,11 +51,12 @@ impl Experiment for InPlace {
         };
         run.enter(Phase::Read);
         // A sixteenth of it and the rest, as two parameters.
-        let view = |rows| -> Result<Tensor<B, 1>, Error> {
+        let view = |rows: Range<usize>| -> Result<Tensor<B, 2>, Error> {
+            let tensor = &checkpoint.tensors()[0];
             // SAFETY: nobody else writes to the file.
-            let map = unsafe { PrivateMap::new(&checkpoint.tensors()[0], rows)? };
+            let map = unsafe { PrivateMap::new(tensor, rows.clone())? };
             map.populate();
-            run.view(&checkpoint.tensors()[0], map)
+            Ok(run.place.view(&tensor.clone().narrowed(rows), map)?)
         };
         let (small, large) = (view(0..1024)?, view(1024..ROWS)?);
         see();
@@ -95,7 +97,7 @@ fn a_write_copies_the_pages_that_it_writes_and_never_the_file() {
     let before = write_file(&path);
     *FILE.lock().unwrap() = Some(path.clone());
     let outcome = worker::execute::<InPlace>(&RunSpec {
-        reading: lab::Reading::default(),
+        reading: gpt2::layout::Reading::default(),
         is_reference_given: false,
         config: Config {
             vocabulary: 257,

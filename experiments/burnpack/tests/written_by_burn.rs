@@ -1,8 +1,9 @@
 //! A file that Burn's own store wrote is opened by this project's reader of the format, tensor by tensor.
 
 use burn_store::{BurnpackStore, ModuleSnapshot};
+use gpt2::layout::Layouts;
 use gpt2::{Gpt2, Size};
-use lab::{Host, Layouts};
+use lab::Host;
 
 #[test]
 fn what_burns_store_writes_is_indexed_here_byte_for_byte() {

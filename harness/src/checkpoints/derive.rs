@@ -9,8 +9,8 @@ use anyhow::{Context, bail, ensure};
 use burn::module::Module;
 use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder};
 use checkpoint::{Checkpoint, Dtype, Error, Format, TensorMeta};
+use gpt2::layout::Layouts;
 use gpt2::{Config, Size};
-use lab::Layouts;
 use lab::convert::extend_as_f32;
 use lab::quantise::{Quantised, block_elements, scales_name};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use checkpoint::{Format, PARTIAL_PREFIX, TensorMeta};
 use gpt2::Config;
-use lab::{FileTensor, Layouts, write_tensors};
+use gpt2::layout::{FileTensor, Layouts, write_tensors};
 
 use super::{Ready, Store, configuration, hold, made, metas, progress, remove_partial};
 use crate::exit::Ended;

@@ -3,7 +3,7 @@
 
 use anyhow::{bail, ensure};
 use checkpoint::{Dtype, Format, Other, TensorRange, quoted};
-use lab::Named;
+use gpt2::layout::Named;
 
 use super::cast;
 

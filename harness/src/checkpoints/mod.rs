@@ -10,6 +10,7 @@ pub mod hugging_face;
 mod import;
 mod made;
 mod masks;
+mod mismatch;
 pub mod replacing;
 mod sidecar;
 pub mod trained;
@@ -20,9 +21,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::{Checkpoint, Dtype, Error, Format, Hasher, PARTIAL_PREFIX, Synthetic, TensorMeta};
+use gpt2::layout::{Layouts, Named, Reading};
 use gpt2::{Config, Initial, Size};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::{Layouts, Named, Reading};
 
 use crate::cli::ReadingArgs;
 use crate::{interrupt, units};
@@ -309,7 +310,7 @@ impl Store {
         let config = import::config_of(opened, size, told, ignored)?;
         configuration::check(checkpoint.metadata(), &config, ignored)
             .map_err(|wrong| anyhow!("{}: {wrong}", checkpoint.path().display()))?;
-        import::check(opened, &config, reading.strict)?;
+        mismatch::check(opened, &config, reading.strict)?;
         // What a layout file of one's own ignores is ignored.
         if reading.layout.is_none() {
             masks::check(opened)?;

@@ -5,7 +5,8 @@ use std::fs::FileType;
 use std::path::{Component, Path, PathBuf};
 
 use checkpoint::{Checkpoint, Format};
-use lab::{Layouts, is_optimizer_state};
+use gpt2::layout::Layouts;
+use lab::is_optimizer_state;
 
 use super::sidecar;
 use crate::cli::FinetuneArgs;

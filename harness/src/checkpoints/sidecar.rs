@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::Context;
 use checkpoint::{Checkpoint, Digest, Dtype, Hasher, read_whole};
 use gpt2::Size;
-use lab::{MAX_LAYOUT_BYTES, Reading};
+use gpt2::layout::{MAX_LAYOUT_BYTES, Reading};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use checkpoint::{Dtype, Format, TensorMeta};
 use gpt2::Size;
-use lab::{Layouts, Saving};
+use gpt2::layout::Layouts;
+use lab::Saving;
 
 use super::{Ready, Store, beside, configuration, free_disk_bytes, metas};
 use crate::cli::{ModelArgs, ReadingArgs};

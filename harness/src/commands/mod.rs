@@ -18,7 +18,7 @@ mod usage;
 use crate::checkpoints::derive;
 use crate::cli::Command;
 use crate::worker;
-use lab::{Layouts, Reading};
+use gpt2::layout::{Layouts, Reading};
 
 /// Does what was asked for.
 pub fn execute(command: Command) -> anyhow::Result<()> {

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use checkpoint::{Dtype, Format};
+use gpt2::layout::Reading;
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::{Reading, Reads, Tuning};
+use lab::{Reads, Tuning};
 use meter::{CacheState, HostCaps};
 use serde::{Deserialize, Serialize};
 

@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, bail};
 use checkpoint::Format;
-use lab::{FineTuning, Reading, Reads, Registered, RunSpec, Task, Told, Tuning};
+use gpt2::layout::Reading;
+use lab::{FineTuning, Reads, Registered, RunSpec, Task, Told, Tuning};
 use meter::HostLimits;
 
 use crate::checkpoints::{Ready, Sidecar, Store, replacing, trained};

@@ -20,12 +20,13 @@ use burn::tensor::Tensor;
 use burn_autodiff::Autodiff;
 use checkpoint::{Checkpoint, Dtype, Format, TensorMeta};
 use gpt2::Gpt2;
+use gpt2::layout::{Blocks, FileTensor, write_tensors};
 
 use super::saving::read_rows;
 use crate::optimizer_state::{MOMENTS, MOST_STEPS, STEP, steps};
 use crate::platform::Platform;
 use crate::usage::say;
-use crate::{Blocks, Error, FileTensor, Run, Tell, Told, write_tensors};
+use crate::{Error, Run, Tell, Told};
 
 type Adam<B> = OptimizerAdaptor<AdamW, Gpt2<Autodiff<B>>, Autodiff<B>>;
 
@@ -116,7 +117,7 @@ struct State<B: Platform> {
     moments: BTreeMap<String, Shards<B>>,
 }
 
-impl<B: Platform> Blocks for State<B> {
+impl<B: Platform> Blocks<Error> for State<B> {
     fn read(
         &mut self,
         tensor: &TensorMeta,

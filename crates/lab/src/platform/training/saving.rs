@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use checkpoint::TensorMeta;
+use gpt2::layout::{Blocks, write_tensors};
 use gpt2::{Gpt2, TensorMut};
 
 use crate::platform::Platform;
 use crate::usage::say;
-use crate::{Blocks, Error, Run, Saving, Tell, Told, write_tensors};
+use crate::{Error, Run, Saving, Tell, Told};
 
 /// Writes the model as `saving` says.
 pub(super) fn save<B: Platform>(
@@ -45,7 +46,7 @@ pub(super) fn save<B: Platform>(
 /// A model's parameters, by the names of the tensors that they hold.
 struct Parameters<'m, B: Platform>(BTreeMap<String, TensorMut<'m, B>>);
 
-impl<B: Platform> Blocks for Parameters<'_, B> {
+impl<B: Platform> Blocks<Error> for Parameters<'_, B> {
     fn read(
         &mut self,
         tensor: &TensorMeta,

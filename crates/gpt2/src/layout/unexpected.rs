@@ -4,8 +4,9 @@ use std::fmt;
 
 use checkpoint::is_of_adapter;
 
+use super::description::{LAYER, Layout, Source, Sources, layer_of};
 use super::find::MAX_DEPTH;
-use super::{LAYER, Layout, Named, Source, Sources, layer_of};
+use super::named::Named;
 
 /// What an unexpected tensor is to the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,8 +132,8 @@ fn is_named(pattern: &str, name: &str) -> bool {
 mod tests {
     use checkpoint::{Dtype, Format, TensorMeta};
 
+    use super::super::Layouts;
     use super::*;
-    use crate::Layouts;
 
     /// A file with these names, as it is found to be.
     fn opened(names: &[&str]) -> Named {

@@ -5,234 +5,16 @@
 //!                         └───────────────┼──────────────┘           parts, one behind the other along the outputs
 //!  the file       c_attn [in, 3 × out]                               and transposed, where the layout says so
 //! ```
-//!
-//! Rows of the file's tensor are written block by block: what is held is a block, however large the tensor is.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
-use std::path::Path;
+use std::collections::{BTreeMap, HashSet};
 
-use checkpoint::{Checkpoint, Format, TensorMeta, Written};
+use checkpoint::TensorMeta;
 
-use super::{LAYER, Layout, Layouts, Named, layer_of};
-use crate::Error;
-
-/// What is gathered at once.
-const BLOCK_BYTES: u64 = 8 << 20;
-
-/// Where a tensor of the model lies in a file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    /// The file's tensor.
-    pub name: String,
-    /// Whether that one has rows and columns exchanged.
-    pub transposed: bool,
-    /// Which part of it this is, from 1 on.
-    pub part: usize,
-    /// How many parts it has.
-    pub of: usize,
-}
-
-/// A tensor as a file has it, and what of the model it is made of.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FileTensor {
-    /// Its name, element type and shape in the file.
-    pub meta: TensorMeta,
-    transposed: bool,
-    /// Along the outputs, which are the columns of a transposed matrix.
-    parts: Vec<Part>,
-}
-
-/// A tensor of the model that is a part of a file's.
-#[derive(Debug, Clone, PartialEq)]
-struct Part {
-    /// Its name in the model; `None` stands for zeros: a bias that the model does without.
-    name: Option<String>,
-    outputs: usize,
-}
-
-/// Where the elements of the model's tensors come from.
-pub trait Blocks {
-    /// Appends the bytes of rows of the model's tensor of this name, or of rows of it transposed; row after row.
-    ///
-    /// # Errors
-    ///
-    /// If they cannot be read.
-    fn read(
-        &mut self,
-        tensor: &TensorMeta,
-        transposed: bool,
-        rows: Range<usize>,
-        to: &mut Vec<u8>,
-    ) -> Result<(), Error>;
-}
-
-/// Of a checkpoint whose tensors bear the model's own names.
-impl Blocks for Checkpoint {
-    fn read(
-        &mut self,
-        tensor: &TensorMeta,
-        transposed: bool,
-        rows: Range<usize>,
-        to: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let found = self.tensor(&tensor.name, &tensor.shape)?.clone();
-        let found = match transposed {
-            true => found.transposed(),
-            false => found,
-        };
-        let start = to.len();
-        to.resize(start + rows.len() * found.row_bytes() as usize, 0);
-        Ok(found.read_rows(rows, &mut to[start..])?)
-    }
-}
-
-impl FileTensor {
-    /// A tensor that is kept as it is, under its own name.
-    pub fn whole(meta: TensorMeta) -> FileTensor {
-        let part = Part {
-            name: Some(meta.name.clone()),
-            outputs: meta.shape[0],
-        };
-        FileTensor {
-            meta,
-            transposed: false,
-            parts: vec![part],
-        }
-    }
-
-    /// Hands out the tensor's bytes in order, block by block.
-    fn fill(
-        &self,
-        blocks: &mut dyn Blocks,
-        sink: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut block = Vec::new();
-        match self.transposed {
-            false => self.parts.iter().try_for_each(|part| {
-                let rows_at_once = self.rows_at_once(self.row_bytes());
-                for start in (0..part.outputs).step_by(rows_at_once) {
-                    let rows = start..part.outputs.min(start + rows_at_once);
-                    block.clear();
-                    self.read(part, blocks, rows, &mut block)?;
-                    sink(&block)?;
-                }
-                Ok(())
-            }),
-            true => {
-                let (inputs, row_bytes) = (self.meta.shape[0], self.row_bytes());
-                let rows_at_once = self.rows_at_once(row_bytes);
-                let mut columns = Vec::new();
-                for start in (0..inputs).step_by(rows_at_once) {
-                    let rows = start..inputs.min(start + rows_at_once);
-                    block.resize(rows.len() * row_bytes, 0);
-                    let mut column = 0;
-                    for part in &self.parts {
-                        columns.clear();
-                        self.read(part, blocks, rows.clone(), &mut columns)?;
-                        let part_bytes = part.outputs * self.meta.dtype.bytes() as usize;
-                        let lines = block.chunks_exact_mut(row_bytes);
-                        for (line, piece) in lines.zip(columns.chunks_exact(part_bytes)) {
-                            line[column..column + part_bytes].copy_from_slice(piece);
-                        }
-                        column += part_bytes;
-                    }
-                    sink(&block)?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn read(
-        &self,
-        part: &Part,
-        blocks: &mut dyn Blocks,
-        rows: Range<usize>,
-        to: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        let shape = self.shape_of(part);
-        let Some(name) = &part.name else {
-            let row: usize = match self.transposed {
-                true => part.outputs,
-                false => shape[1..].iter().product(),
-            };
-            let bytes = rows.len() * row * self.meta.dtype.bytes() as usize;
-            to.resize(to.len() + bytes, 0);
-            return Ok(());
-        };
-        let tensor = TensorMeta {
-            name: name.clone(),
-            dtype: self.meta.dtype,
-            shape,
-        };
-        blocks.read(&tensor, self.transposed, rows, to)
-    }
-
-    /// The part's shape in the model.
-    fn shape_of(&self, part: &Part) -> Vec<usize> {
-        let mut shape = self.meta.shape.clone();
-        if self.transposed {
-            shape.reverse();
-        }
-        shape[0] = part.outputs;
-        shape
-    }
-
-    fn row_bytes(&self) -> usize {
-        let row: usize = self.meta.shape[1..].iter().product();
-        row * self.meta.dtype.bytes() as usize
-    }
-
-    fn rows_at_once(&self, row_bytes: usize) -> usize {
-        (BLOCK_BYTES as usize / row_bytes.max(1)).max(1)
-    }
-}
-
-/// Writes a checkpoint of these tensors: as [`checkpoint::write_with_metadata`] does, with a block in memory and no more. `after` hears of
-/// the bytes that were written last.
-///
-/// # Errors
-///
-/// If the disk refuses, or what `blocks` or `after` return.
-pub fn write_tensors(
-    path: &Path,
-    format: Format,
-    tensors: &[FileTensor],
-    metadata: &BTreeMap<String, String>,
-    blocks: &mut dyn Blocks,
-    after: &mut dyn FnMut(u64) -> Result<(), Error>,
-) -> Result<Written, Error> {
-    let metas: Vec<TensorMeta> = tensors.iter().map(|tensor| tensor.meta.clone()).collect();
-    let by_name: HashMap<&str, &FileTensor> = tensors
-        .iter()
-        .map(|tensor| (&*tensor.meta.name, tensor))
-        .collect();
-    // What a writer of files has no word for.
-    let mut failed = None;
-    let written =
-        checkpoint::write_with_metadata(path, format, &metas, metadata, &mut |meta, sink| {
-            let filled = by_name[&*meta.name].fill(blocks, &mut |piece| {
-                sink(piece)?;
-                after(piece.len() as u64)
-            });
-            filled.map_err(|error| match error {
-                Error::Checkpoint(error) => error,
-                other => {
-                    let reason = other.to_string();
-                    failed = Some(other);
-                    checkpoint::Error::Invalid {
-                        path: path.to_owned(),
-                        reason,
-                    }
-                }
-            })
-        });
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(written?),
-    }
-}
+use super::description::Place;
+use super::error::Error;
+use super::file_tensor::{FileTensor, Part};
+use super::known::Layouts;
+use super::named::Named;
 
 impl Named {
     /// These tensors of the model as this very file has them: under its names, in its layout.
@@ -329,28 +111,12 @@ impl Layouts {
         }
         gather(placed)
     }
-
-    pub(super) fn named(&self, name: &str) -> Option<&Layout> {
-        self.known.iter().find(|known| known.name == name)
-    }
 }
 
 fn no_name(layout: &str, tensor: &str) -> Error {
-    Error::Setup(format!(
-        "the layout `{layout}` has no name for the model's `{tensor}`, so that it cannot be written in it"
-    ))
-}
-
-impl Layout {
-    /// Where it has a tensor of the model, by the first of its sources, without what stands before all names.
-    fn first_place(&self, tensor: &str) -> Option<Place> {
-        self.tensors.iter().find_map(|(own, sources)| {
-            let first = sources.all().first()?;
-            match layer_of(own, tensor) {
-                Some(layer) => Some(first.place(first.from().replace(LAYER, &layer.to_string()))),
-                None => (own == tensor).then(|| first.place(first.from().to_owned())),
-            }
-        })
+    Error::NoName {
+        layout: layout.to_owned(),
+        tensor: tensor.to_owned(),
     }
 }
 
@@ -398,7 +164,10 @@ fn gather(placed: Vec<(Given<'_>, Place)>) -> Result<Vec<FileTensor>, Error> {
 /// One tensor of the file, of all its parts.
 fn one(name: &str, parts: &[(Given<'_>, Place)]) -> Result<FileTensor, Error> {
     let (first, place) = &parts[0];
-    let wrong = |why: String| Error::Setup(format!("`{name}` cannot be written: {why}"));
+    let wrong = |reason: String| Error::Parts {
+        name: name.to_owned(),
+        reason,
+    };
     let numbers: Vec<usize> = parts.iter().map(|(_, place)| place.part).collect();
     if numbers != (1..=place.of).collect::<Vec<_>>() {
         return Err(wrong(format!(
@@ -453,10 +222,13 @@ fn one(name: &str, parts: &[(Given<'_>, Place)]) -> Result<FileTensor, Error> {
 
 #[cfg(test)]
 mod tests {
-    use checkpoint::Dtype;
-    use gpt2::Size;
+    use std::path::Path;
 
+    use checkpoint::{Dtype, Format};
+
+    use super::super::file_tensor::write_tensors;
     use super::*;
+    use crate::Size;
 
     fn metas(size: &str) -> Vec<TensorMeta> {
         let size: Size = size.parse().unwrap();
@@ -478,7 +250,7 @@ mod tests {
             tensors,
             &BTreeMap::new(),
             &mut blocks,
-            &mut |_| Ok(()),
+            &mut |_| Ok::<_, Error>(()),
         )
         .unwrap();
     }
@@ -493,10 +265,7 @@ mod tests {
     }
 
     fn tiny() -> Named {
-        let fixture = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../gpt2/tests/fixtures/tiny.pth"
-        );
+        let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny.pth");
         Layouts::built_in().open(Path::new(fixture)).unwrap()
     }
 
@@ -553,7 +322,7 @@ mod tests {
         let mut bytes = Vec::new();
         let filled = bias.fill(&mut tiny().checkpoint, &mut |piece| {
             bytes.extend_from_slice(piece);
-            Ok(())
+            Ok::<_, Error>(())
         });
         assert!(filled.is_ok() && bytes == [0; 4 * 144]);
     }

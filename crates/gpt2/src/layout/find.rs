@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use checkpoint::{Checkpoint, Other, TensorRange, Unreadable};
-use gpt2::Variant;
 
-use super::write::Place;
-use super::{LAYER, Layout, Named, Source, Sources};
-use crate::Error;
+use super::description::{LAYER, Layout, Place, Source, Sources, layer_of};
+use super::error::Error;
+use super::named::Named;
+use super::wrappers::without_wrappers;
+use crate::Variant;
 
 /// What a layout finds in a checkpoint.
 pub(super) struct Match {
@@ -126,15 +127,6 @@ fn is_prefix(text: &str) -> bool {
 }
 
 impl Layout {
-    /// The model's own names of tensors, each with every name that it may have in a file.
-    pub(super) fn known(&self) -> Vec<(String, String)> {
-        let all = self.tensors.iter().flat_map(|(own, sources)| {
-            let written = sources.all().iter().map(Source::from);
-            written.map(|written| (own.clone(), written.to_owned()))
-        });
-        all.collect()
-    }
-
     /// What may stand before the names: what does before those of the tensors that are outside of layers, where most of these
     /// are. A file has few models, and may have any number of names.
     pub(super) fn prefixes(&self, checkpoint: &Checkpoint) -> BTreeSet<String> {
@@ -296,76 +288,9 @@ impl Layout {
     }
 }
 
-/// What wrappers of PyTorch put into the names of what they wrap: compilation, activation checkpointing, sharded and
-/// distributed training.
-const WRAPPERS: [&str; 5] = [
-    "_orig_mod",
-    "_checkpoint_wrapped_module",
-    "_fsdp_wrapped_module",
-    "_forward_module",
-    "module",
-];
-
-/// The checkpoint without wrappers in its names, and what stands in the file for each name that had any. Where two names would
-/// be one, all stay as they are.
-pub(super) fn unwrapped(
-    checkpoint: Checkpoint,
-) -> Result<(Checkpoint, HashMap<String, String>), Error> {
-    let mut wrapped = HashMap::new();
-    let mut tensors = checkpoint.tensors().to_vec();
-    let mut others = checkpoint.others().to_vec();
-    let names = tensors.iter_mut().map(|tensor| &mut tensor.name);
-    for name in names.chain(others.iter_mut().map(|other| &mut other.name)) {
-        let bare = without_wrappers(name);
-        if bare != *name {
-            wrapped.insert(bare.clone(), std::mem::replace(name, bare));
-        }
-    }
-    let names = tensors.iter().map(|tensor| &*tensor.name);
-    let names: HashSet<&str> = names
-        .chain(others.iter().map(|other| &*other.name))
-        .collect();
-    if wrapped.is_empty() || names.len() < tensors.len() + others.len() {
-        return Ok((checkpoint, HashMap::new()));
-    }
-    Ok((
-        checkpoint.with_tensors(tensors)?.with_others(others),
-        wrapped,
-    ))
-}
-
-fn without_wrappers(name: &str) -> String {
-    let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
-    parts.collect::<Vec<_>>().join(".")
-}
-
-/// The number that stands where `pattern` has a layer's.
-pub(super) fn layer_of(pattern: &str, name: &str) -> Option<usize> {
-    let (before, behind) = pattern.split_once(LAYER)?;
-    let number = name.strip_prefix(before)?.strip_suffix(behind)?;
-    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| number.parse().ok())?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_layers_number_is_read_and_nothing_else_is_one() {
-        assert_eq!(
-            layer_of("h.{layer}.ln_1.weight", "h.12.ln_1.weight"),
-            Some(12)
-        );
-        for name in [
-            "h..ln_1.weight",
-            "h.+1.ln_1.weight",
-            "h.99999999999999999999.ln_1.weight",
-            "h.1.ln_2.weight",
-        ] {
-            assert_eq!(layer_of("h.{layer}.ln_1.weight", name), None, "{name}");
-        }
-    }
 
     #[test]
     fn a_name_that_lies_of_its_layer_and_thousands_of_prefixes_are_not_searched_through() {
@@ -382,7 +307,7 @@ mod tests {
             checkpoint::write(&path, format, &metas, &mut |_, sink| sink(&[0; 4])).unwrap();
             Checkpoint::open(&path).unwrap()
         };
-        let layout = crate::Layouts::built_in().known.remove(2);
+        let layout: Layout = toml::from_str(include_str!("hugging-face.toml")).unwrap();
         let mut names: Vec<String> = (0..3000).map(|at| format!("p{at}.wte.weight")).collect();
         names.extend(["wte", "wpe", "ln_f"].map(|name| format!("model.{name}.weight")));
         let prefixes = layout.prefixes(&write(names));
