@@ -566,6 +566,43 @@ fn a_mask_of_any_type_is_looked_at() {
 }
 
 #[test]
+fn a_mask_in_burns_own_format_is_not_taken_for_gpt2s() {
+    let place = Place::new();
+    let fixture = fixtures().join("hf-tied-safetensors/model.safetensors");
+    let source = checkpoint::Checkpoint::open(fixture).unwrap();
+    let own = source.tensors().iter();
+    let own = own.map(|tensor| checkpoint::TensorMeta {
+        name: tensor.name.clone(),
+        dtype: tensor.dtype,
+        shape: tensor.shape.clone(),
+    });
+    let mut metas: Vec<_> = own.collect();
+    metas.push(checkpoint::TensorMeta {
+        name: "transformer.h.1.attn.bias".to_owned(),
+        dtype: checkpoint::Dtype::I64,
+        shape: vec![1, 1],
+    });
+    checkpoint::write(
+        &place.path().join("model.bpk"),
+        checkpoint::Format::Burnpack,
+        &metas,
+        &mut |meta, sink| match source.find(&meta.name) {
+            Some(tensor) => tensor.read_in_pieces(1 << 20, sink),
+            None => sink(&1u64.to_le_bytes()),
+        },
+    )
+    .unwrap();
+    let config = config_with("hf-tied-safetensors", &json!({}));
+    place.write("config.json", &config.to_string());
+    let (told, said, went_well) = generate(&place, "model.bpk", &[]);
+    assert!(!went_well && told.is_empty(), "{said}");
+    assert!(
+        said.contains("its `transformer.h.1.attn.bias` is I64"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_size_does_not_stand_in_for_a_configuration_that_is_refused() {
     let place = Place::new();
     let config = config_with("hf-tied-safetensors", &json!({"my_note": 1}));
