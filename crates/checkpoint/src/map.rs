@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
-use crate::strided::gather;
+use crate::strided::{Source, gather};
 use crate::{Checkpoint, Error, TensorRange, file};
 
 /// The files of a checkpoint, mapped read-only. Pages are read when they are touched, and the kernel
@@ -70,7 +70,12 @@ impl Mapped {
             to.copy_from_slice(&file[start..start + to.len()]);
             Ok(())
         };
-        let gathered = gather(tensor, range.start, buffer, &mut Vec::new(), &mut from_map);
+        let source = Source {
+            read: &mut from_map,
+            // No system call: a call, and a cache line.
+            gap_bytes: 64,
+        };
+        let gathered = gather(tensor, range.start, buffer, &mut Vec::new(), source);
         gathered.expect("a map has no errors");
     }
 }

@@ -7,13 +7,17 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::strided::gather;
+use crate::strided::{Source, gather};
 use crate::{Error, TensorRange, file};
 
 /// What direct I/O asks of offsets, lengths and memory: the block of any disk, and a page.
 const BLOCK: usize = 4096;
 /// How much is read at once through [`Access::Direct`].
 const SCRATCH_BYTES: usize = 4 << 20;
+/// How much is copied out of the page cache in the time of a system call.
+const BUFFERED_GAP_BYTES: usize = 4 << 10;
+/// How much a disk reads in the time that it takes to answer.
+const DIRECT_GAP_BYTES: usize = 256 << 10;
 
 /// Past the page cache, or through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +76,16 @@ impl Reader {
         };
         let read = match tensor.is_contiguous() {
             true => read(tensor.offset + start, buffer),
-            false => gather(tensor, start, buffer, &mut self.segments, &mut read),
+            false => {
+                let source = Source {
+                    read: &mut read,
+                    gap_bytes: match self.access {
+                        Access::Buffered => BUFFERED_GAP_BYTES,
+                        Access::Direct => DIRECT_GAP_BYTES,
+                    },
+                };
+                gather(tensor, start, buffer, &mut self.segments, source)
+            }
         };
         read.map_err(Error::io(path, "read a tensor"))
     }
