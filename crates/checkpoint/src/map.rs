@@ -70,11 +70,7 @@ impl Mapped {
             to.copy_from_slice(&file[start..start + to.len()]);
             Ok(())
         };
-        let source = Source {
-            read: &mut from_map,
-            // No system call: a call, and a cache line.
-            gap_bytes: 64,
-        };
+        let source = Source::memory(&mut from_map);
         let gathered = gather(tensor, range.start, buffer, &mut Vec::new(), source);
         gathered.expect("a map has no errors");
     }

@@ -14,10 +14,6 @@ use crate::{Error, TensorRange, file};
 const BLOCK: usize = 4096;
 /// How much is read at once through [`Access::Direct`].
 const SCRATCH_BYTES: usize = 4 << 20;
-/// How much is copied out of the page cache in the time of a system call.
-const BUFFERED_GAP_BYTES: usize = 4 << 10;
-/// How much a disk reads in the time that it takes to answer.
-const DIRECT_GAP_BYTES: usize = 256 << 10;
 
 /// Past the page cache, or through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +73,9 @@ impl Reader {
         let read = match tensor.is_contiguous() {
             true => read(tensor.offset + start, buffer),
             false => {
-                let source = Source {
-                    read: &mut read,
-                    gap_bytes: match self.access {
-                        Access::Buffered => BUFFERED_GAP_BYTES,
-                        Access::Direct => DIRECT_GAP_BYTES,
-                    },
+                let source = match self.access {
+                    Access::Buffered => Source::cached(&mut read, file, tensor),
+                    Access::Direct => Source::disk(&mut read),
                 };
                 gather(tensor, start, buffer, &mut self.segments, source)
             }

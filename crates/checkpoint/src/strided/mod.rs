@@ -9,28 +9,20 @@
 //! parts of columns are collected in scratch memory and transposed from there. A whole transposed matrix has no gaps: it is
 //! read in long runs, every byte once.
 
+mod source;
 mod transpose;
 
 use std::io::Result;
 use std::ops::Range;
 
+use self::source::ReadAt;
+pub(crate) use self::source::Source;
 use self::transpose::transpose;
 use crate::TensorRange;
 
 /// The most that is collected before it is put in its place. It should stay in a core's own cache meanwhile; from 256 KiB to
 /// 4 MiB the time for a whole matrix is the same.
 const SCRATCH_BYTES: usize = 1 << 20;
-
-/// Reads bytes of a file from an offset on.
-pub(crate) type ReadAt<'a> = dyn FnMut(u64, &mut [u8]) -> Result<()> + 'a;
-
-/// Where a tensor's bytes come from.
-pub(crate) struct Source<'a> {
-    /// How to read them.
-    pub(crate) read: &'a mut ReadAt<'a>,
-    /// How much is read in the time that it takes to begin another read: the longest gap that is not skipped.
-    pub(crate) gap_bytes: usize,
-}
 
 /// Reads the bytes from `start` on of a matrix as it would lie row-major without gaps. Both ends lie between elements.
 pub(crate) fn gather(
