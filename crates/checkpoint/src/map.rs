@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
-use crate::strided::gather;
+use crate::strided::{Source, gather};
 use crate::{Checkpoint, Error, TensorRange, file};
 
 /// The files of a checkpoint, mapped read-only. Pages are read when they are touched, and the kernel
@@ -97,7 +97,8 @@ impl Mapped {
             to.copy_from_slice(&file[start..start + to.len()]);
             Ok(())
         };
-        let gathered = gather(tensor, range.start, buffer, &mut Vec::new(), &mut from_map);
+        let source = Source::memory(&mut from_map);
+        let gathered = gather(tensor, range.start, buffer, &mut Vec::new(), source);
         gathered.expect("a map has no errors");
     }
 }

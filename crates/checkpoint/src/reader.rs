@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::strided::gather;
+use crate::strided::{Source, gather};
 use crate::{Error, TensorRange, file};
 
 /// What direct I/O asks of offsets, lengths and memory: the block of any disk, and a page.
@@ -74,7 +74,13 @@ impl Reader {
         };
         let read = match tensor.is_contiguous() {
             true => read(tensor.offset + start, buffer),
-            false => gather(tensor, start, buffer, &mut self.segments, &mut read),
+            false => {
+                let source = match self.access {
+                    Access::Buffered => Source::cached(&mut read, file, tensor),
+                    Access::Direct => Source::disk(&mut read),
+                };
+                gather(tensor, start, buffer, &mut self.segments, source)
+            }
         };
         read.map_err(Error::io(path, "read a tensor"))
     }

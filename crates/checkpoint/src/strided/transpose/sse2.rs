@@ -1,0 +1,81 @@
+//! Blocks in registers, of those that every x86-64 processor has. Compilers make no such thing of portable code, with which
+//! reading a transposed f32 matrix takes 1.4 times as long, and with bounds checks in here an f16 one 1.2 times.
+
+use std::arch::x86_64::{
+    __m128i, _mm_loadu_si128, _mm_setzero_si128, _mm_storeu_si128, _mm_unpackhi_epi8,
+    _mm_unpackhi_epi16, _mm_unpackhi_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi8,
+    _mm_unpacklo_epi16, _mm_unpacklo_epi32, _mm_unpacklo_epi64,
+};
+
+const REGISTER_BYTES: usize = 16;
+
+/// `LINE` rows and columns, in squares that are as wide as a register.
+pub(super) fn block<const ELEMENT: usize, const LINE: usize>(
+    from: &[[u8; ELEMENT]],
+    from_pitch: usize,
+    to: &mut [[u8; ELEMENT]],
+    to_pitch: usize,
+) {
+    let width = REGISTER_BYTES / ELEMENT;
+    const { assert!(LINE.is_multiple_of(REGISTER_BYTES / ELEMENT)) }
+    assert!((LINE - 1) * from_pitch + LINE <= from.len());
+    assert!((LINE - 1) * to_pitch + LINE <= to.len());
+    for column in (0..LINE).step_by(width) {
+        for row in (0..LINE).step_by(width) {
+            // SAFETY: no row or column of the squares lies behind the block's last, whose end lies within `from` and `to`,
+            // as was asserted. Every x86-64 processor has SSE2.
+            unsafe {
+                square(
+                    from.as_ptr().add(row * from_pitch + column),
+                    from_pitch,
+                    to.as_mut_ptr().add(column * to_pitch + row),
+                    to_pitch,
+                );
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As many rows as a register has elements, and as many elements of each, can be read at `from` and written at `to`.
+#[inline]
+#[target_feature(enable = "sse2")]
+unsafe fn square<const ELEMENT: usize>(
+    from: *const [u8; ELEMENT],
+    from_pitch: usize,
+    to: *mut [u8; ELEMENT],
+    to_pitch: usize,
+) {
+    let width = REGISTER_BYTES / ELEMENT;
+    let mut registers = [_mm_setzero_si128(); REGISTER_BYTES];
+    for (row, register) in registers[..width].iter_mut().enumerate() {
+        // SAFETY: promised by the caller. It need not be aligned.
+        *register = unsafe { _mm_loadu_si128(from.add(row * from_pitch).cast()) };
+    }
+    // Each step interleaves the rows of the first half with those of the second.
+    for _ in 0..width.ilog2() {
+        let rows = registers;
+        for row in 0..width / 2 {
+            let both = interleave::<ELEMENT>(rows[row], rows[row + width / 2]);
+            [registers[2 * row], registers[2 * row + 1]] = both;
+        }
+    }
+    for (column, register) in registers[..width].iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { _mm_storeu_si128(to.add(column * to_pitch).cast(), *register) };
+    }
+}
+
+/// The first element of both, the second of both, and so on.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn interleave<const ELEMENT: usize>(a: __m128i, b: __m128i) -> [__m128i; 2] {
+    match ELEMENT {
+        1 => [_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b)],
+        2 => [_mm_unpacklo_epi16(a, b), _mm_unpackhi_epi16(a, b)],
+        4 => [_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b)],
+        8 => [_mm_unpacklo_epi64(a, b), _mm_unpackhi_epi64(a, b)],
+        _ => unreachable!("elements of {ELEMENT} bytes"),
+    }
+}
