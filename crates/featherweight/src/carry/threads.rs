@@ -76,10 +76,12 @@ fn in_place(
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| caught(work))).collect();
-        threads
+        // All of them have ended then, whatever the first says.
+        let ended: Vec<Result<(), Error>> = threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|_| caught(|| panic!("twice"))))
-            .fold(Ok(()), |all, one| all.and(one))
+            .collect();
+        ended.into_iter().collect()
     })
 }
 

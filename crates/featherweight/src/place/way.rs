@@ -101,24 +101,20 @@ fn lost<T>() -> Result<T, Error> {
     ))
 }
 
-/// The tensor as a primitive of type `P`, where it is one, plain or under fusion; else the tensor again.
+/// The tensor as a primitive of type `P`, where it is one, plain or under fusion; else it stays in `tensor`.
 #[cfg(feature = "cubecl")]
 fn primitive<P: 'static, R: burn_cubecl::CubeRuntime>(
-    tensor: burn_cubecl::tensor::CubeTensor<R>,
-) -> Result<P, burn_cubecl::tensor::CubeTensor<R>> {
+    tensor: &mut Option<burn_cubecl::tensor::CubeTensor<R>>,
+) -> Option<P> {
     let mut found: Option<P> = None;
     if let Some(found) = (&mut found as &mut dyn Any).downcast_mut() {
-        *found = Some(tensor);
-    } else {
-        #[cfg(feature = "fusion")]
-        match (&mut found as &mut dyn Any).downcast_mut() {
-            Some(found) => *found = Some(super::cubecl::fused(tensor)),
-            None => return Err(tensor),
-        }
-        #[cfg(not(feature = "fusion"))]
-        return Err(tensor);
+        *found = tensor.take();
     }
-    Ok(found.expect("it has just been put there"))
+    #[cfg(feature = "fusion")]
+    if let Some(found) = (&mut found as &mut dyn Any).downcast_mut() {
+        *found = tensor.take().map(super::cubecl::fused);
+    }
+    found
 }
 
 /// A tensor of CubeCL's as a float tensor of this backend.
@@ -135,13 +131,14 @@ pub(super) fn float<B: Backend, const D: usize>(
             ($runtime:ty, $traits:expr) => {
                 tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
                     Ok(own) => {
-                        let primitive = match primitive::<B::FloatTensorPrimitive, _>(*own) {
-                            Ok(primitive) => primitive,
+                        let own = &mut Some(*own);
+                        let primitive = match primitive::<B::FloatTensorPrimitive, _>(own) {
+                            Some(primitive) => primitive,
                             // Autodiff wraps floats, and integers not: it wraps what comes out of this. Where the dtype
                             // stays as it is, CubeCL returns what it was given (cast in burn-cubecl 0.21).
-                            Err(own) => match primitive::<B::IntTensorPrimitive, _>(own) {
-                                Ok(inner) => B::int_into_float(inner, dtype.into()),
-                                Err(_) => return lost(),
+                            None => match primitive::<B::IntTensorPrimitive, _>(own) {
+                                Some(inner) => B::int_into_float(inner, dtype.into()),
+                                None => return lost(),
                             },
                         };
                         return Ok(Tensor::from_primitive(TensorPrimitive::Float(primitive)));
@@ -173,7 +170,8 @@ pub(super) fn int<B: Backend, const D: usize>(
             ($runtime:ty, $traits:expr) => {
                 tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
                     Ok(own) => {
-                        let Ok(primitive) = primitive::<B::IntTensorPrimitive, _>(*own) else {
+                        let own = &mut Some(*own);
+                        let Some(primitive) = primitive::<B::IntTensorPrimitive, _>(own) else {
                             return lost();
                         };
                         return Ok(Tensor::from_primitive(primitive));
@@ -202,7 +200,8 @@ pub(super) fn bool<B: Backend, const D: usize>(
             ($runtime:ty, $traits:expr) => {
                 tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
                     Ok(own) => {
-                        let Ok(primitive) = primitive::<B::BoolTensorPrimitive, _>(*own) else {
+                        let own = &mut Some(*own);
+                        let Some(primitive) = primitive::<B::BoolTensorPrimitive, _>(own) else {
                             return lost();
                         };
                         return Ok(Tensor::from_primitive(primitive));
@@ -242,7 +241,7 @@ pub(super) fn quantised<B: Backend>(
         macro_rules! find {
             ($runtime:ty, $traits:expr) => {
                 tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
-                    Ok(own) => return primitive(*own).map_or_else(|_| lost(), Ok),
+                    Ok(own) => return primitive(&mut Some(*own)).map_or_else(lost, Ok),
                     Err(other) => other,
                 };
             };
