@@ -34,6 +34,10 @@ mod foreign;
 mod format;
 mod index;
 mod map;
+#[cfg(feature = "pth")]
+mod pth;
+#[cfg(not(feature = "pth"))]
+#[path = "pth_left_out.rs"]
 mod pth;
 mod reader;
 mod strided;

@@ -138,6 +138,7 @@ pub(crate) fn of_folder(names: &[String]) -> Option<Foreign> {
     })
 }
 
+#[cfg(feature = "pth")]
 /// What a zip is that `torch.save` has not written, by the names in it.
 pub(crate) fn of_zip(names: &[String]) -> Foreign {
     let ends = |with: &str| names.iter().any(|name| name.ends_with(with));

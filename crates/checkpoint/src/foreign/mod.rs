@@ -5,7 +5,9 @@ mod detect;
 use std::fmt;
 
 pub use detect::is_of_adapter;
-pub(crate) use detect::{START_BYTES, is_adapter, of_file, of_folder, of_zip};
+#[cfg(feature = "pth")]
+pub(crate) use detect::of_zip;
+pub(crate) use detect::{START_BYTES, is_adapter, of_file, of_folder};
 
 /// What is given in place of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]

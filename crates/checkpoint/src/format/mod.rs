@@ -1,5 +1,9 @@
 //! The formats that are read and written. To add one: a file here, an arm in each match below.
 
+#[cfg(feature = "burnpack")]
+mod burnpack;
+#[cfg(not(feature = "burnpack"))]
+#[path = "burnpack_left_out.rs"]
 mod burnpack;
 mod folder;
 mod found;
@@ -163,6 +167,15 @@ impl Format {
             Format::Burnpack => burnpack::write(path, source),
             Format::NamedMpk => Err(self.is_burns(path)),
         }
+    }
+
+    /// What a format says that this program was built without.
+    #[cfg(not(all(feature = "pth", feature = "burnpack")))]
+    pub(crate) fn left_out(self, path: &Path) -> Error {
+        let reason = format!(
+            "is in the format {self}, which this program was built without: switch on its feature"
+        );
+        Error::invalid(path, reason)
     }
 
     fn is_burns(self, path: &Path) -> Error {
