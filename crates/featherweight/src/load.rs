@@ -32,7 +32,7 @@ pub struct Checkpoint {
 ///
 /// If there is none, or it is not one of these, truncated, or contradicts itself.
 pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
-    Ok(checkpoint::Checkpoint::open(path)?.into())
+    Ok(checkpoint::Checkpoint::open_any(path, None)?.into())
 }
 
 /// As [`open`], of a `.pth` file with several state dicts: of that at `key`, a path of keys with dots between.
@@ -41,7 +41,7 @@ pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
 ///
 /// As [`open`]; or if there is no such key, and the error names those there are.
 pub fn open_at(path: impl AsRef<Path>, key: &str) -> Result<Checkpoint, Error> {
-    Ok(checkpoint::Checkpoint::open_at(path, key)?.into())
+    Ok(checkpoint::Checkpoint::open_any(path, Some(key))?.into())
 }
 
 impl From<checkpoint::Checkpoint> for Checkpoint {

@@ -16,6 +16,7 @@ use burn_cubecl::CubeBackend;
 use burn_wgpu::{WgpuDevice, WgpuRuntime};
 use checkpoint::Format;
 use common::{Everything, check, from_pytorch, write};
+use cubecl::Runtime;
 use featherweight::{Way, open};
 use peak_alloc::PeakAlloc;
 
@@ -38,7 +39,8 @@ fn main() {
         every_parameter_arrives_plain_and_under_fusion,
         every_parameter_arrives_under_autodiff_of_both,
         what_is_loaded_can_be_trained_under_autodiff_and_after_train,
-        halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_anything_is_read
+        halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_anything_is_read,
+        a_tensor_that_the_device_cannot_bind_is_told_with_its_limit_before_anything_is_read
     );
 }
 
@@ -131,4 +133,34 @@ fn halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_a
         );
     }
     assert!(lazy().num_params() > 0);
+}
+
+fn a_tensor_that_the_device_cannot_bind_is_told_with_its_limit_before_anything_is_read(
+    device: &WgpuDevice,
+) {
+    let limit = WgpuRuntime::client(device)
+        .properties()
+        .memory
+        .max_page_size;
+    let rows = limit as usize / (1024 * 4) + 1;
+    // Of holes: nobody reads it.
+    let file = tempfile::NamedTempFile::with_suffix(".safetensors").unwrap();
+    let bytes = rows as u64 * 1024 * 4;
+    let header = format!(
+        r#"{{"weight":{{"dtype":"F32","shape":[{rows},1024],"data_offsets":[0,{bytes}]}}}}"#
+    );
+    let head = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    std::fs::write(file.path(), &head).unwrap();
+    file.as_file().set_len(head.len() as u64 + bytes).unwrap();
+    let embedding = burn::nn::EmbeddingConfig::new(rows, 1024).init::<Fused>(device);
+    let said = open(file.path())
+        .unwrap()
+        .load()
+        .into(embedding)
+        .unwrap_err();
+    let said = said.to_string();
+    assert!(
+        said.contains("`weight`") && said.contains(&limit.to_string()),
+        "{said}"
+    );
 }
