@@ -37,12 +37,17 @@ pub struct Reader {
 impl Reader {
     /// A reader that has opened nothing yet.
     pub fn new(access: Access) -> Reader {
+        Reader::with_buffer(access, SCRATCH_BYTES)
+    }
+
+    /// The same with a buffer of at least this length, where it reads past the page cache: what it reads at once then.
+    pub fn with_buffer(access: Access, bytes: usize) -> Reader {
         Reader {
             access,
             files: HashMap::new(),
             scratch: Aligned::new(match access {
                 Access::Buffered => 0,
-                Access::Direct => SCRATCH_BYTES,
+                Access::Direct => bytes.max(BLOCK),
             }),
             segments: Vec::new(),
         }

@@ -10,6 +10,18 @@ pub enum Error {
     /// The checkpoint cannot be opened, read or written.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// A file of PyTorch's has no state dict where one is looked for; [`open_at`](crate::open_at) opens another.
+    #[error("{reason}")]
+    StateDict {
+        /// What there is instead.
+        reason: String,
+    },
+    /// A file is not the one any more that was opened: the index is of another.
+    #[error("{}: has changed since it was opened: open it again", file.display())]
+    Changed {
+        /// The file.
+        file: PathBuf,
+    },
     /// Module and checkpoint do not fit each other. Nothing was loaded, and no memory taken.
     #[error(transparent)]
     Mismatch(Box<Mismatch>),

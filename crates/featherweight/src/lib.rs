@@ -16,6 +16,10 @@ mod save;
 mod store;
 mod verify;
 
+/// What is on disk: formats, dtypes, the index, errors.
+pub use checkpoint;
+pub use checkpoint::{Dtype, Format};
+
 pub use burn_store::{BurnToPyTorchAdapter, IdentityAdapter, PathFilter, PyTorchToBurnAdapter};
 
 pub use error::Error;

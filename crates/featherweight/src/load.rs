@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
@@ -23,6 +23,7 @@ use crate::{Error, Mismatch, Observe, Phase, Problem, Unobserved, Way, quantised
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     index: checkpoint::Checkpoint,
+    files: Arc<[FileState]>,
 }
 
 /// Opens a checkpoint: a safetensors, `.pth` or burnpack file, a folder of shards with an index, or that index. The format is
@@ -32,7 +33,7 @@ pub struct Checkpoint {
 ///
 /// If there is none, or it is not one of these, truncated, or contradicts itself.
 pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
-    Ok(checkpoint::Checkpoint::open_any(path, None)?.into())
+    opened(checkpoint::Checkpoint::open_any(path, None))
 }
 
 /// As [`open`], of a `.pth` file with several state dicts: of that at `key`, a path of keys with dots between.
@@ -41,12 +42,49 @@ pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
 ///
 /// As [`open`]; or if there is no such key, and the error names those there are.
 pub fn open_at(path: impl AsRef<Path>, key: &str) -> Result<Checkpoint, Error> {
-    Ok(checkpoint::Checkpoint::open_any(path, Some(key))?.into())
+    opened(checkpoint::Checkpoint::open_any(path, Some(key)))
+}
+
+fn opened(index: Result<checkpoint::Checkpoint, checkpoint::Error>) -> Result<Checkpoint, Error> {
+    match index {
+        Ok(index) => Ok(index.into()),
+        Err(error @ checkpoint::Error::NoStateDict { .. }) => Err(Error::StateDict {
+            reason: error.to_string().replace("with --key", "with open_at"),
+        }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl From<checkpoint::Checkpoint> for Checkpoint {
     fn from(index: checkpoint::Checkpoint) -> Checkpoint {
-        Checkpoint { index }
+        let mut files: Vec<FileState> = Vec::new();
+        for tensor in index.all() {
+            if files.iter().all(|file| file.path != tensor.file) {
+                files.push(FileState::of(&tensor.file));
+            }
+        }
+        Checkpoint {
+            index,
+            files: files.into(),
+        }
+    }
+}
+
+/// What a file was when it was opened.
+#[derive(Debug, Clone, PartialEq)]
+struct FileState {
+    path: Arc<Path>,
+    /// Its length, and when it was last written; `None` where it is gone.
+    state: Option<(u64, Option<SystemTime>)>,
+}
+
+impl FileState {
+    fn of(path: &Arc<Path>) -> FileState {
+        let metadata = std::fs::metadata(path).ok();
+        FileState {
+            path: Arc::clone(path),
+            state: metadata.map(|metadata| (metadata.len(), metadata.modified().ok())),
+        }
     }
 }
 
@@ -60,6 +98,7 @@ impl Checkpoint {
     pub fn load(&self) -> Load {
         Load {
             checkpoint: self.index.clone(),
+            files: Arc::clone(&self.files),
             names: Names::default(),
             convention: None,
             cast: None,
@@ -81,6 +120,7 @@ impl Checkpoint {
 #[derive(Clone)]
 pub struct Load {
     pub(crate) checkpoint: checkpoint::Checkpoint,
+    files: Arc<[FileState]>,
     pub(crate) names: Names,
     convention: Option<Convention>,
     cast: Option<DType>,
@@ -273,6 +313,15 @@ impl Load {
     /// What would be loaded: everything is checked, and no memory taken.
     fn plan<B: Backend, M: Module<B>>(&self, module: &M) -> Result<Plan<B>, Error> {
         self.check_patterns()?;
+        for file in self
+            .files
+            .iter()
+            .filter(|file| FileState::of(&file.path) != **file)
+        {
+            return Err(Error::Changed {
+                file: file.path.to_path_buf(),
+            });
+        }
         let mismatch = |mismatch| Error::Mismatch(Box::new(mismatch));
         let (slots, device) = collect::<B, M>(module);
         let Some(device) = device else {
@@ -283,6 +332,10 @@ impl Load {
         };
         if let Some(scheme) = &self.scheme {
             quantised::check(scheme, self.is_verified)?;
+            if B::ad_enabled(&device) {
+                let reason = "Burn 0.21 computes with nothing quantised under autodiff: quantise on the backend without";
+                return Err(Error::Unsupported(reason.to_owned()));
+            }
         }
         if let Some(dtype) = self.cast.filter(|dtype| !dtype.is_float()) {
             let reason = format!("floats cannot be cast to {}", dtype.name());
@@ -302,7 +355,7 @@ impl Load {
             max_tensor_bytes: place.max_tensor_bytes(),
         };
         let mut items = fit(&self.checkpoint, &slots, &wanted).map_err(mismatch)?;
-        crate::plan::share(&slots, &mut items)?;
+        crate::plan::share(self.checkpoint.path(), &slots, &mut items)?;
         Ok(Plan {
             slots,
             items,

@@ -162,7 +162,12 @@ impl Save {
         let mut metas = Vec::new();
         for tensor in self.tensors.iter().filter(|tensor| wants(&tensor.slot)) {
             let (mut name, mut shape) = (tensor.slot.path.clone(), tensor.shape.clone());
-            let is_turned = convention == Convention::PyTorch && is_linear_weight(&tensor.slot);
+            let is_turned = convention == Convention::PyTorch
+                && is_linear_weight(&tensor.slot)
+                && !tensor.slot.has_load_mapper;
+            if convention == Convention::PyTorch && !tensor.slot.path_without_variants.is_empty() {
+                name.clone_from(&tensor.slot.path_without_variants);
+            }
             if is_turned {
                 shape.reverse();
             }
@@ -299,7 +304,8 @@ where
 
 impl<B: Backend> ModuleVisitor<B> for Collector {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let tensor = param.val();
+        // As Burn saves it: what goes through a function on its way in comes out through another.
+        let tensor = param.transform_for_save().val();
         let (dtype, shape) = (tensor.dtype(), tensor.dims().to_vec());
         self.add(
             dtype,
@@ -315,7 +321,7 @@ impl<B: Backend> ModuleVisitor<B> for Collector {
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
-        let tensor = param.val();
+        let tensor = param.transform_for_save().val();
         let hand_out = {
             let tensor = tensor.clone();
             move |is_turned, sink: &mut dyn FnMut(&[u8]) -> Result<(), checkpoint::Error>| {
@@ -326,7 +332,7 @@ impl<B: Backend> ModuleVisitor<B> for Collector {
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
-        let tensor = param.val();
+        let tensor = param.transform_for_save().val();
         let hand_out = {
             let tensor = tensor.clone();
             move |is_turned, sink: &mut dyn FnMut(&[u8]) -> Result<(), checkpoint::Error>| {

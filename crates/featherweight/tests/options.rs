@@ -4,17 +4,20 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use burn::module::Module;
-use burn::nn::{Linear, LinearConfig, LinearLayout};
+use burn::module::{Module, Param};
+use burn::nn::{
+    BatchNorm, BatchNormConfig, Embedding, EmbeddingConfig, Linear, LinearConfig, LinearLayout,
+};
 use burn::tensor::backend::Backend;
 use burn::tensor::quantization::{
     QuantLevel, QuantMode, QuantParam, QuantScheme, QuantStore, QuantValue,
 };
 use burn::tensor::{DType, Tensor};
 use burn_flex::{Flex, FlexDevice};
+use burn_store::{ModuleSnapshot, SafetensorsStore};
 use checkpoint::{Dtype, Format};
 use common::{Stored, f32s, floats, turned, values, write};
-use featherweight::{Checkpoint, open};
+use featherweight::{Checkpoint, open, save};
 
 fn pth(tensors: &[(&str, Stored)]) -> (tempfile::TempDir, Checkpoint) {
     let folder = tempfile::tempdir().unwrap();
@@ -116,6 +119,179 @@ fn a_linear_layer_of_column_major_layout_is_right_lazy_and_initialised_and_squar
             assert_eq!(layer.forward(x).dims(), [1, outputs]);
         }
     }
+}
+
+#[test]
+fn layers_of_both_layouts_are_saved_as_burn_store_saves_them_and_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for [inputs, outputs] in [[8, 4], [8, 8]] {
+        let config = LinearConfig::new(inputs, outputs).with_bias(false);
+        let config = config.with_layout(LinearLayout::Col);
+        let layer: Linear<Flex> = config.init(&FlexDevice);
+        let expected = values(layer.weight.val());
+        let name = |what: &str| folder.path().join(format!("{what}-{outputs}.safetensors"));
+        save(&layer).to(name("ours")).unwrap();
+        layer
+            .save_into(&mut SafetensorsStore::from_file(name("theirs")))
+            .unwrap();
+        for path in [name("ours"), name("theirs")] {
+            let again: Linear<Flex> = config.init(&FlexDevice);
+            let (again, _) = open(&path).unwrap().load().into(again).unwrap();
+            assert_eq!(values(again.weight.val()), expected, "{path:?}");
+        }
+        let mut again: Linear<Flex> = config.init(&FlexDevice);
+        again
+            .load_from(&mut SafetensorsStore::from_file(name("ours")))
+            .unwrap();
+        assert_eq!(values(again.weight.val()), expected);
+        let for_pytorch = save(&layer).to(folder.path().join(format!("{outputs}.pth")));
+        let saved = open(for_pytorch.unwrap().file).unwrap();
+        assert_eq!(
+            saved.index().find("weight").unwrap().shape,
+            [outputs, inputs]
+        );
+        let row: Linear<Flex> = linear(inputs, outputs);
+        let (row, _) = saved.load().into(row).unwrap();
+        assert_eq!(values(row.weight.val()), expected);
+    }
+}
+
+#[test]
+fn a_parameters_own_functions_are_gone_through_both_ways() {
+    #[derive(Module, Debug)]
+    struct Doubled<B: Backend> {
+        own: Param<Tensor<B, 1>>,
+    }
+    let module = |values: [f32; 3]| Doubled::<Flex> {
+        own: Param::from_data(values, &FlexDevice)
+            .load_mapper(|tensor| tensor * 2.0)
+            .save_mapper(|tensor| tensor / 2.0),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.bpk");
+    save(&module([1.0, 2.0, 3.0])).to(&path).unwrap();
+    let load = open(&path).unwrap().load().verified();
+    let (again, _) = load.into(module([0.0; 3])).unwrap();
+    assert_eq!(values(again.own.val()), [1.0, 2.0, 3.0]);
+}
+
+#[test]
+fn weights_that_are_the_other_way_round_than_their_file_says_are_refused() {
+    // Exchanged by a wrong renaming: each would fit, were it turned.
+    let (_folder, checkpoint) = pth(&[
+        ("layers.0.weight", f32s("a", &[8, 4])),
+        ("layers.1.weight", f32s("b", &[4, 8])),
+    ]);
+    let stack = Stack {
+        layers: vec![linear(8, 4), linear(4, 8)],
+    };
+    let said = checkpoint.load().into(stack).unwrap_err().to_string();
+    assert!(
+        said.contains("`layers.0.weight` has shape [8, 4]"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_tie_holds_whatever_is_filtered_and_a_table_is_no_linear_weight() {
+    #[derive(Module, Debug)]
+    struct Tied<B: Backend> {
+        table: Embedding<B>,
+        head: Linear<B>,
+        other: Param<Tensor<B, 2>>,
+    }
+    let tied = || {
+        let table: Embedding<Flex> = EmbeddingConfig::new(8, 8).init(&FlexDevice);
+        Tied {
+            head: Linear {
+                weight: table.weight.clone(),
+                bias: None,
+            },
+            other: table.weight.clone(),
+            table,
+        }
+    };
+    let (_folder, checkpoint) = pth(&[("table.weight", f32s("table", &[8, 8]))]);
+    let said = checkpoint.load().into(tied()).unwrap_err().to_string();
+    assert!(said.contains("no tensor for `head.weight`"), "{said}");
+    let load = checkpoint.load().with_regex("^table");
+    let (module, report) = load.into(tied()).unwrap();
+    assert_eq!(values(module.other.val()), floats("table", 64));
+    assert_eq!(report.loaded.len(), 2, "{report}");
+}
+
+#[test]
+fn clones_of_one_batch_norm_are_refused_where_the_file_has_several_states() {
+    #[derive(Module, Debug)]
+    struct Norms<B: Backend> {
+        norms: Vec<BatchNorm<B>>,
+    }
+    let mut tensors = Vec::new();
+    for layer in 0..2 {
+        for name in ["weight", "bias", "running_mean", "running_var"] {
+            let name = format!("norms.{layer}.{name}");
+            tensors.push((name.clone(), f32s(&name, &[4])));
+        }
+    }
+    let tensors: Vec<(&str, Stored)> = tensors
+        .iter()
+        .map(|(name, stored)| (&**name, stored.clone()))
+        .collect();
+    let (_folder, checkpoint) = pth(&tensors);
+    let norm = || BatchNormConfig::new(4).init::<Flex>(&FlexDevice);
+    let one = norm();
+    let clones = Norms {
+        norms: vec![one.clone(), one],
+    };
+    let said = checkpoint.load().into(clones).unwrap_err().to_string();
+    assert!(said.contains("share one running state"), "{said}");
+    let apart = Norms {
+        norms: vec![norm(), norm()],
+    };
+    let (apart, _) = checkpoint.load().verified().into(apart).unwrap();
+    let mean = apart.norms[0].running_mean.value();
+    assert_eq!(values(mean), floats("norms.0.running_mean", 4));
+}
+
+#[test]
+fn what_stands_before_all_names_is_told_once() {
+    let (_folder, checkpoint) = pth(&[
+        ("_orig_mod.layers.0.weight", f32s("a", &[4, 8])),
+        ("_orig_mod.layers.1.weight", f32s("b", &[8, 4])),
+    ]);
+    let stack = || Stack {
+        layers: vec![linear(8, 4), linear(4, 8)],
+    };
+    let said = checkpoint.load().into(stack()).unwrap_err().to_string();
+    assert!(
+        said.contains("2 tensors are there under names that begin with `_orig_mod.`"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 3, "{said}");
+    let load = checkpoint.load().with_key_remapping(r"^_orig_mod\.", "");
+    assert!(load.into(stack()).is_ok());
+}
+
+#[test]
+fn a_file_that_has_changed_since_it_was_opened_is_refused() {
+    let (folder, checkpoint) = pth(&[("weight", f32s("weight", &[4, 8]))]);
+    let path = folder.path().join("m.pth");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let said = checkpoint
+        .load()
+        .into(linear(8, 4))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("has changed since it was opened"), "{said}");
+}
+
+#[test]
+fn a_file_with_several_state_dicts_says_how_to_choose_one() {
+    let (_folder, checkpoint) = pth(&[("weight", f32s("weight", &[4, 8]))]);
+    let said = featherweight::open_at(checkpoint.index().path(), "ema");
+    let said = said.unwrap_err().to_string();
+    assert!(!said.contains("--key"), "{said}");
 }
 
 #[test]

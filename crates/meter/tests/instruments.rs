@@ -1,11 +1,10 @@
 //! The instruments against each other: known patterns within a recorded load, and what each instrument says of them. In a
 //! program of its own, without a test runner: the allocator counts everything that happens in the process.
 
-use std::cell::Cell;
 use std::hint::black_box;
 use std::io::Write;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use meter::{
@@ -103,12 +102,12 @@ fn every_instrument_sees_what_it_says_it_sees() {
     }
 
     // A device's own count is read at the marks: what rose and fell between two of them is missed.
-    let in_use = Rc::new(Cell::new(MIB));
-    let count = Rc::clone(&in_use);
+    let in_use = Arc::new(AtomicU64::new(MIB));
+    let count = Arc::clone(&in_use);
     let read_device = move || {
         Some(DeviceMemory {
-            in_use_bytes: count.get(),
-            reserved_bytes: 2 * count.get(),
+            in_use_bytes: count.load(Ordering::SeqCst),
+            reserved_bytes: 2 * count.load(Ordering::SeqCst),
         })
     };
     let instruments = Instruments {
@@ -116,10 +115,10 @@ fn every_instrument_sees_what_it_says_it_sees() {
         ..on_the_host(None)
     };
     let on_device = record(instruments, |recorder| {
-        in_use.set(33 * MIB);
+        in_use.store(33 * MIB, Ordering::SeqCst);
         recorder.mark();
-        in_use.set(65 * MIB);
-        in_use.set(MIB);
+        in_use.store(65 * MIB, Ordering::SeqCst);
+        in_use.store(MIB, Ordering::SeqCst);
     });
     assert_eq!(on_device.device_in_use_peak_bytes, Some(32 * MIB));
     assert_eq!(on_device.device_reserved_peak_bytes, Some(64 * MIB));

@@ -44,7 +44,7 @@ pub enum Carrier {
 
 impl Carrier {
     /// More than this many threads, or reads in flight, help nobody.
-    const MOST: usize = 1024;
+    const MOST: usize = 128;
 }
 
 /// What a tensor is filled with: a tensor of a file, cast on the way.
@@ -110,8 +110,13 @@ const SCRATCH_BYTES: usize = 1 << 20;
 
 impl PieceReader {
     pub fn new(access: Access) -> PieceReader {
+        PieceReader::with_buffer(access, 4 << 20)
+    }
+
+    /// With a buffer of this length, where it reads past the page cache.
+    pub fn with_buffer(access: Access, bytes: usize) -> PieceReader {
         PieceReader {
-            reader: Reader::new(access),
+            reader: Reader::with_buffer(access, bytes),
             stored: Vec::new(),
         }
     }
@@ -123,8 +128,15 @@ impl PieceReader {
             self.reader.read(&source.tensor, stored.start, to)?;
             return Ok(());
         }
-        let step = source.tensor.piece_bytes(SCRATCH_BYTES).max(1);
         let (from, into) = (source.cast.bytes_from(), source.cast.bytes_into());
+        if from < into {
+            // What becomes longer is read to the end of its own room, all at once, and grows from the front.
+            let at = to.len() - (stored.end - stored.start) as usize;
+            self.reader
+                .read(&source.tensor, stored.start, &mut to[at..])?;
+            return grow(source, to, at);
+        }
+        let step = source.tensor.piece_bytes(SCRATCH_BYTES).max(1);
         let step = (step / from * from).max(from);
         let mut to = to;
         for start in (stored.start..stored.end).step_by(step) {
@@ -139,6 +151,24 @@ impl PieceReader {
     }
 }
 
+/// Elements that are taken out before they are written again, longer.
+const GROWN_AT_ONCE: usize = 256;
+
+/// Casts what lies from `at` to the end, into all of `room`: the next element to be read is never behind the last one written,
+/// for all of them have room.
+fn grow(source: &Source, room: &mut [u8], at: usize) -> Result<(), Error> {
+    let (from, into) = (source.cast.bytes_from(), source.cast.bytes_into());
+    let elements = room.len() / into;
+    let mut taken = [0; GROWN_AT_ONCE * 8];
+    for first in (0..elements).step_by(GROWN_AT_ONCE) {
+        let count = GROWN_AT_ONCE.min(elements - first);
+        let taken = &mut taken[..count * from];
+        taken.copy_from_slice(&room[at + first * from..][..count * from]);
+        cast(source, taken, &mut room[first * into..][..count * into])?;
+    }
+    Ok(())
+}
+
 fn cast(source: &Source, stored: &[u8], to: &mut [u8]) -> Result<(), Error> {
     let cast = source.cast.convert(stored, to);
     cast.map_err(|unfit| Error::Value {
@@ -146,7 +176,12 @@ fn cast(source: &Source, stored: &[u8], to: &mut [u8]) -> Result<(), Error> {
         tensor: source.tensor.name.clone(),
         value: unfit.value,
         into: source.cast.dtype().name().to_owned(),
-        advice: "load it as it is stored, or cast it to a larger dtype",
+        advice: match source.tensor.dtype.is_float() {
+            true => "load it as it is stored, or cast it to a larger dtype",
+            false => {
+                "it is what the device's integers or booleans are: change the module, or the file"
+            }
+        },
     })
 }
 
@@ -201,8 +236,19 @@ pub fn carry(
     match carrier {
         Carrier::Stream => stream::carry(sources, fills, staging),
         Carrier::Threads { threads, access } => {
-            let threads = threads.clamp(1, Carrier::MOST);
-            threads::carry(sources, fills, threads, access, staging)
+            // More threads than pieces have nothing to do.
+            let piece_bytes = staging.piece_bytes() as u64;
+            let pieces = sources
+                .iter()
+                .map(|source| source.bytes() / piece_bytes + 1);
+            let most = pieces.sum::<u64>().min(Carrier::MOST as u64) as usize;
+            threads::carry(
+                sources,
+                fills,
+                threads.clamp(1, most.max(1)),
+                access,
+                staging,
+            )
         }
         Carrier::Uring { depth } => {
             uring::carry(sources, fills, depth.clamp(1, Carrier::MOST), staging)

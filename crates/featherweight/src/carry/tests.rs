@@ -99,10 +99,12 @@ fn file_of_tensors() -> (tempfile::NamedTempFile, Vec<Source>) {
         tensor(12, &[], &[]),
     ];
     let mut sources: Vec<Source> = tensors.iter().cloned().map(Source::as_stored).collect();
-    sources.extend(tensors.into_iter().map(|tensor| Source {
-        cast: Cast::new(tensor.dtype, DType::F16).unwrap(),
-        tensor,
-    }));
+    for dtype in [DType::F16, DType::F64] {
+        sources.extend(tensors.iter().map(|tensor| Source {
+            cast: Cast::new(tensor.dtype, dtype).unwrap(),
+            tensor: tensor.clone(),
+        }));
+    }
     (file, sources)
 }
 
@@ -141,6 +143,33 @@ fn every_carrier_fills_every_tensor_in_place_and_in_pieces_with_the_same_bytes()
             for (fill, expected) in fills.iter().zip(&expected) {
                 assert!(fill.holds() == *expected, "{carrier:?} {is_in_place}");
             }
+        }
+    }
+}
+
+#[test]
+fn what_grows_in_its_own_room_is_what_was_there_cast() {
+    let (_file, sources) = file_of_tensors();
+    let plain = |source: &Source| {
+        let source = Source::as_stored(source.tensor.clone());
+        let mut bytes = vec![0; source.bytes() as usize];
+        let mut reader = PieceReader::new(Access::Buffered);
+        reader.read(&source, 0..source.bytes(), &mut bytes).unwrap();
+        bytes
+    };
+    let wide = |source: &&Source| source.cast.dtype() == DType::F64;
+    assert!(sources.iter().filter(wide).count() > 3);
+    for source in sources.iter().filter(wide) {
+        let mut found = vec![0xaa; source.bytes() as usize];
+        let mut reader = PieceReader::new(Access::Buffered);
+        reader.read(source, 0..source.bytes(), &mut found).unwrap();
+        let singles = plain(source);
+        let (singles, _) = singles.as_chunks::<4>();
+        let (doubles, _) = found.as_chunks::<8>();
+        assert_eq!(singles.len(), doubles.len());
+        for (single, double) in singles.iter().zip(doubles) {
+            let single = f64::from(f32::from_le_bytes(*single));
+            assert_eq!(f64::from_le_bytes(*double), single);
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::place::{Fill, Staging};
 
 /// The most that one read fetches straight into a tensor.
 const IN_PLACE_PIECE_BYTES: usize = 4 << 20;
+/// The same of what is transposed on the way: a part of it has a part of each row of the file, and to read these one by one, or
+/// with what is between them, takes longer than a thread that is idle at the end.
+const TRANSPOSED_PIECE_BYTES: usize = 256 << 20;
 
 pub(super) fn carry(
     sources: &[Source],
@@ -23,7 +26,7 @@ pub(super) fn carry(
 ) -> Result<(), Error> {
     let is_in_place = fills.iter_mut().all(|fill| fill.memory().is_some());
     match is_in_place {
-        true => in_place(sources, fills, threads, access),
+        true => in_place(sources, fills, threads, access, staging),
         false => through_ring(sources, fills, threads, access, staging),
     }
 }
@@ -45,13 +48,18 @@ fn in_place(
     fills: &mut [&mut dyn Fill],
     threads: usize,
     access: Access,
+    staging: Staging,
 ) -> Result<(), Error> {
     let memories = fills
         .iter_mut()
         .map(|fill| fill.memory().unwrap_or(&mut []));
     let jobs = memories.zip(sources).flat_map(|(memory, source)| {
         let mut rest = memory;
-        source.pieces(IN_PLACE_PIECE_BYTES).map(move |range| {
+        let most = match source.tensor.is_contiguous() {
+            true => IN_PLACE_PIECE_BYTES,
+            false => TRANSPOSED_PIECE_BYTES,
+        };
+        source.pieces(most).map(move |range| {
             let length = (range.end - range.start) as usize;
             let (piece, behind) = std::mem::take(&mut rest).split_at_mut(length);
             rest = behind;
@@ -60,7 +68,7 @@ fn in_place(
     });
     let jobs = Mutex::new(jobs);
     let work = || {
-        let mut reader = PieceReader::new(access);
+        let mut reader = PieceReader::with_buffer(access, staging.share_bytes(threads));
         loop {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((source, range, memory)) = next else {
@@ -113,7 +121,7 @@ fn through_ring(
     let next = Mutex::new(next);
     let (read, arrived) = mpsc::channel();
     let work = |read: mpsc::Sender<_>| {
-        let mut reader = PieceReader::new(access);
+        let mut reader = PieceReader::with_buffer(access, staging.share_bytes(threads));
         loop {
             let job = next.lock().unwrap_or_else(PoisonError::into_inner).recv();
             // Ends when the loading thread has no more pieces, or has given up.

@@ -14,8 +14,6 @@ use super::{PieceReader, Source};
 use crate::Error;
 use crate::place::{Fill, Staging};
 
-/// A read in flight takes at most this.
-const SLOT_BYTES: usize = 4 << 20;
 const BLOCK: usize = 4096;
 
 /// A piece of a tensor.
@@ -77,7 +75,7 @@ pub(super) fn carry(
         }
     }
     // Whole blocks around a piece must fit a slot.
-    let slot_bytes = SLOT_BYTES.min(staging.piece_bytes()).max(3 * BLOCK);
+    let slot_bytes = staging.share_bytes(depth);
     let jobs = || {
         sources.iter().enumerate().flat_map(|(tensor, source)| {
             let (from, into) = (source.cast.bytes_from(), source.cast.bytes_into());

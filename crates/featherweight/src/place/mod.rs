@@ -98,9 +98,17 @@ impl Staging {
     /// Into so many pieces it is cut: one is read while the others are written.
     pub const PIECES: usize = 8;
 
-    /// The length of a piece: a multiple of a page.
+    /// What is shorter is sent with more ado than it takes to send it.
+    const LEAST_PIECE_BYTES: usize = 64 << 10;
+
+    /// The length of a piece: a multiple of a page, and at least 64 KiB.
     pub fn piece_bytes(self) -> usize {
-        (self.bytes / Staging::PIECES / 4096 * 4096).max(4096)
+        (self.bytes / Staging::PIECES / 4096 * 4096).max(Staging::LEAST_PIECE_BYTES)
+    }
+
+    /// The share of one of so many readers that have buffers of their own: a multiple of a page, and at least 16 KiB.
+    pub(crate) fn share_bytes(self, readers: usize) -> usize {
+        (self.bytes / readers / 4096 * 4096).clamp(4 * 4096, 4 << 20)
     }
 }
 

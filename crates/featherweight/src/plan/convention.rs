@@ -53,6 +53,12 @@ pub(crate) fn is_linear_weight(slot: &Slot) -> bool {
     slot.container == "Struct:Linear" && slot.shape.len() == 2 && last(&slot.path) == "weight"
 }
 
+/// Whether it is a state that clones of a module share (`RunningState` in burn-core 0.21).
+pub(super) fn is_running_state(slot: &Slot) -> bool {
+    slot.container == "Struct:BatchNorm"
+        && matches!(last(&slot.path), "running_mean" | "running_var")
+}
+
 /// What PyTorch calls a norm's parameter.
 pub(crate) fn norm_name(slot: &Slot) -> Option<&'static str> {
     const NORMS: [&str; 5] = [

@@ -68,7 +68,12 @@ pub(crate) fn fit(
         }
     }
     fitting.twins(&found, &mut items);
-    if !wanted.is_unused_allowed {
+    if let Some(prefix) = fitting.prefix(&named, &found) {
+        fitting
+            .problems
+            .retain(|problem| !matches!(problem, Problem::Missing { .. }));
+        fitting.problems.push(prefix);
+    } else if !wanted.is_unused_allowed {
         fitting.unused(&named, &found);
     }
     if items.is_empty() && fitting.problems.is_empty() {
@@ -97,6 +102,8 @@ struct Found<'a> {
     of: Vec<Option<&'a TensorRange>>,
     /// Those parameters that have none of their own, and may be one with another.
     without: Vec<usize>,
+    /// The same of those that are not asked for.
+    beside: Vec<usize>,
     /// Names in the file that are somebody's.
     used: HashSet<&'a str>,
 }
@@ -135,13 +142,18 @@ impl<'a> Fitting<'a> {
         let mut found = Found {
             of: vec![None; self.slots.len()],
             without: Vec::new(),
+            beside: Vec::new(),
             used: HashSet::new(),
         };
         for (place, slot) in self.slots.iter().enumerate() {
+            let candidates = self.candidates(slot);
             if !self.wanted.names.wants(&slot.path) {
+                // One that is the same parameter as another that is wanted goes with it, where the file has nothing for it.
+                if !candidates.iter().any(|name| by_name.contains_key(&**name)) {
+                    found.beside.push(place);
+                }
                 continue;
             }
-            let candidates = self.candidates(slot);
             let tensors: Vec<&TensorRange> = candidates
                 .iter()
                 .filter_map(|name| by_name.get(&**name))
@@ -190,7 +202,8 @@ impl<'a> Fitting<'a> {
     fn orientations(&self, found: &Found<'_>) -> Orientation {
         let mut seen = Orientation::default();
         for (slot, tensor) in self.slots.iter().zip(&found.of) {
-            let Some(tensor) = tensor.filter(|_| is_linear_weight(slot)) else {
+            let is_told = is_linear_weight(slot) && !slot.has_load_mapper;
+            let Some(tensor) = tensor.filter(|_| is_told) else {
                 continue;
             };
             if let (&[rows, columns], &[a, b]) = (&tensor.shape[..], &logical(slot)[..])
@@ -203,22 +216,14 @@ impl<'a> Fitting<'a> {
         seen
     }
 
-    /// Whether a linear layer's weight lies in the file as `[outputs, inputs]`; `None` where that cannot be told.
-    fn is_outputs_first(&self, slot: &Slot, shape: &[usize], seen: Orientation) -> Option<bool> {
-        let own = logical(slot);
-        let is_square = own[0] == own[1];
-        match (self.wanted.convention, self.convention) {
-            // The caller knows.
-            (Some(convention), _) => Some(convention == Convention::PyTorch),
-            _ if !is_square => Some(shape != &own[..]),
-            // The file says so, and nothing in it says otherwise.
-            (None, Some(Convention::PyTorch)) => (!seen.straight).then_some(true),
-            (None, Some(Convention::Burn)) => (!seen.transposed).then_some(false),
-            (None, None) => match (seen.transposed, seen.straight) {
-                (true, false) => Some(true),
-                (false, true) => Some(false),
-                _ => None,
-            },
+    /// Whether a linear layer's weight lies in the file as `[outputs, inputs]`; `None` where that cannot be told. What the file
+    /// says, or the caller, holds for every layer: one that is the other way round is another layer's.
+    fn is_outputs_first(&self, seen: Orientation) -> Option<bool> {
+        match (self.convention, seen.transposed, seen.straight) {
+            (Some(convention), _, _) => Some(convention == Convention::PyTorch),
+            (None, true, false) => Some(true),
+            (None, false, true) => Some(false),
+            (None, _, _) => None,
         }
     }
 
@@ -233,17 +238,21 @@ impl<'a> Fitting<'a> {
         let mut expected = slot.shape.clone();
         let mut is_transposed = false;
         if is_linear_weight(slot) && range.shape.len() == 2 {
-            let Some(is_outputs_first) = self.is_outputs_first(slot, &range.shape, seen) else {
+            let known = match slot.has_load_mapper {
+                true => Some(true),
+                false => self.is_outputs_first(seen),
+            };
+            let Some(is_outputs_first) = known else {
                 self.problems.push(Problem::Orientation {
                     path: slot.path.clone(),
                     shape: slot.shape.clone(),
                 });
                 return None;
             };
-            // What goes through a layer's own function is transposed by it.
             let [inputs, outputs] = logical(slot);
-            is_transposed = is_outputs_first != slot.has_load_mapper;
-            expected = match is_outputs_first {
+            // What goes through a layer's own function is transposed by it; and by another before Burn saves it.
+            is_transposed = is_outputs_first && !slot.has_load_mapper;
+            expected = match is_outputs_first || slot.has_load_mapper {
                 true => vec![outputs, inputs],
                 false => vec![inputs, outputs],
             };
@@ -333,19 +342,23 @@ impl<'a> Fitting<'a> {
                 .iter()
                 .all(|&place| items[place].source.tensor == *first)
         };
-        for &place in &found.without {
+        for &place in found.without.iter().chain(&found.beside) {
             let slot = &self.slots[place];
             let twins = by_id.get(&slot.id).filter(|twins| is_one(twins, items));
+            // A table and a linear layer's weight lie the other way round in PyTorch: they are one there, and here they are not.
+            let is_alike = |other: &Slot| {
+                other.shape == slot.shape && is_linear_weight(other) == is_linear_weight(slot)
+            };
             let twin = twins
                 .map(|twins| twins[0])
-                .filter(|&twin| self.slots[items[twin].slot].shape == slot.shape);
+                .filter(|&twin| is_alike(&self.slots[items[twin].slot]));
             match twin {
                 Some(twin) => items.push(Item {
                     slot: place,
                     same_as: Some(twin),
                     ..items[twin].clone()
                 }),
-                None if self.wanted.is_partial => {}
+                None if self.wanted.is_partial || found.beside.contains(&place) => {}
                 None => {
                     let free = self.checkpoint.all().map(|tensor| &*tensor.name);
                     let free = free.filter(|name| !found.used.contains(name));
@@ -361,6 +374,32 @@ impl<'a> Fitting<'a> {
                 }
             }
         }
+    }
+
+    /// What stands before all names of the file that are missing without it, where there is such a thing: wrappers leave it.
+    fn prefix(&self, named: &[Named<'_>], found: &Found<'_>) -> Option<Problem> {
+        let first = self.slots.get(*found.without.first()?)?;
+        let names: HashSet<&str> = named.iter().map(|named| &*named.name).collect();
+        let candidates = self.candidates(first);
+        let prefix = named.iter().find_map(|named| {
+            let before = |name: &String| named.name.strip_suffix(&**name);
+            candidates
+                .iter()
+                .find_map(before)
+                .filter(|prefix| prefix.ends_with('.'))
+        })?;
+        let is_there = |place: &usize| {
+            let mut candidates = self.candidates(&self.slots[*place]).into_iter();
+            candidates.any(|name| names.contains(&*format!("{prefix}{name}")))
+        };
+        found
+            .without
+            .iter()
+            .all(is_there)
+            .then(|| Problem::Prefixed {
+                prefix: prefix.to_owned(),
+                count: found.without.len(),
+            })
     }
 
     /// What the file has, and nobody asks for.

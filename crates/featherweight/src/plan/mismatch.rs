@@ -78,6 +78,20 @@ pub enum Problem {
         /// Paths of the module that are nearly the same.
         nearest: Vec<String>,
     },
+    /// All that is missing is there with this before its names.
+    Prefixed {
+        /// What stands before them.
+        prefix: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// Clones of one batch norm have one running state in Burn, and the file has several.
+    SharedState {
+        /// The path of one of them.
+        path: String,
+        /// That of another.
+        other: String,
+    },
     /// Nothing of the file is for the module, or the module has no parameters.
     Nothing,
 }
@@ -100,10 +114,18 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: it does not fit the module:", self.file.display())?;
         type IsOf = fn(&Problem) -> bool;
-        let kinds: [(IsOf, &str); 8] = [
+        let kinds: [(IsOf, &str); 10] = [
             (
                 |problem| matches!(problem, Problem::Nothing),
                 "check that it is this module's checkpoint",
+            ),
+            (
+                |problem| matches!(problem, Problem::Prefixed { .. }),
+                "take it away with .with_key_remapping(…, \"\")",
+            ),
+            (
+                |problem| matches!(problem, Problem::SharedState { .. }),
+                "make each of them by its configuration's init, and no clone of another",
             ),
             (
                 |problem| matches!(problem, Problem::Missing { .. }),
@@ -200,6 +222,17 @@ impl fmt::Display for Problem {
                 write!(f, "no parameter for tensor {} {shape:?}", quoted(tensor))?;
                 near(f, nearest)
             }
+            Problem::Prefixed { prefix, count } => write!(
+                f,
+                "{count} tensors are there under names that begin with {}",
+                quoted(prefix)
+            ),
+            Problem::SharedState { path, other } => write!(
+                f,
+                "{} and {} share one running state, for they are clones of one batch norm, and the file has two",
+                quoted(path),
+                quoted(other)
+            ),
             Problem::Nothing => f.write_str("they have no name in common"),
         }
     }

@@ -1,11 +1,13 @@
 //! Parameters that are one, and have one tensor.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use burn::module::ParamId;
 use checkpoint::Access;
 
-use super::{Item, Slot};
+use super::convention::is_running_state;
+use super::{Item, Mismatch, Problem, Slot};
 use crate::Error;
 use crate::carry::PieceReader;
 
@@ -17,8 +19,9 @@ const PIECE_BYTES: usize = 64 << 10;
 ///
 /// # Errors
 ///
-/// If the file cannot be read.
-pub(crate) fn share(slots: &[Slot], items: &mut [Item]) -> Result<(), Error> {
+/// If the file cannot be read; or has several running states for clones of one batch norm, which have one.
+pub(crate) fn share(file: &Path, slots: &[Slot], items: &mut [Item]) -> Result<(), Error> {
+    let mut problems = Vec::new();
     let mut by_id: HashMap<ParamId, Vec<usize>> = HashMap::new();
     for (place, item) in items.iter().enumerate() {
         by_id.entry(slots[item.slot].id).or_default().push(place);
@@ -29,13 +32,28 @@ pub(crate) fn share(slots: &[Slot], items: &mut [Item]) -> Result<(), Error> {
         for &place in &places[1..] {
             are_equal = are_equal && is_equal(&items[first], &items[place])?;
         }
+        let (path, other) = (
+            &slots[items[first].slot],
+            &slots[items[places[1]].slot].path,
+        );
         if are_equal {
             for &place in &places[1..] {
                 items[place].same_as = Some(first);
             }
+        } else if is_running_state(path) {
+            problems.push(Problem::SharedState {
+                path: path.path.clone(),
+                other: other.clone(),
+            });
         }
     }
-    Ok(())
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Mismatch(Box::new(Mismatch {
+            file: file.to_owned(),
+            problems,
+        }))),
+    }
 }
 
 /// Whether both have the same values. The first piece mostly tells, where they have not.
