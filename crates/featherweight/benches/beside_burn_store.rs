@@ -250,7 +250,7 @@ fn main() {
     let mut measured: BTreeMap<usize, Vec<Measured>> = BTreeMap::new();
     for round in 0..=ROUNDS {
         let mut sums = Vec::new();
-        for number in 0..LOADERS.len() {
+        for (number, loader) in LOADERS.iter().enumerate() {
             let ran = Command::new(&program)
                 .args(["--loader", &number.to_string()])
                 .output()
@@ -267,7 +267,7 @@ fn main() {
                 "round {round}: {} s, {} MiB: {}",
                 words[0],
                 words[1].parse::<u64>().expect("bytes") >> 20,
-                LOADERS[number].name
+                loader.name
             );
             // The first round brings the files into the page cache.
             if round > 0 {

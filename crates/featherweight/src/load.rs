@@ -313,11 +313,8 @@ impl Load {
     /// What would be loaded: everything is checked, and no memory taken.
     fn plan<B: Backend, M: Module<B>>(&self, module: &M) -> Result<Plan<B>, Error> {
         self.check_patterns()?;
-        for file in self
-            .files
-            .iter()
-            .filter(|file| FileState::of(&file.path) != **file)
-        {
+        let mut files = self.files.iter();
+        if let Some(file) = files.find(|file| FileState::of(&file.path) != **file) {
             return Err(Error::Changed {
                 file: file.path.to_path_buf(),
             });

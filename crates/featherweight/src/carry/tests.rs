@@ -91,7 +91,7 @@ fn file_of_tensors() -> (tempfile::NamedTempFile, Vec<Source>) {
         file: file.path().into(),
         offset,
     };
-    let tensors = vec![
+    let tensors = [
         tensor(0, &[1], &[1]),
         tensor(4, &[301, 97], &[97, 1]),
         tensor(128, &[97, 301], &[1, 97]),
