@@ -273,6 +273,44 @@ fn what_stands_before_all_names_is_told_once() {
 }
 
 #[test]
+fn a_part_of_another_model_is_none_of_a_prefix() {
+    let (_folder, checkpoint) = pth(&[
+        ("layers.0.weight", f32s("a", &[4, 8])),
+        ("old.layers.1.weight", f32s("b", &[8, 4])),
+    ]);
+    let stack = Stack {
+        layers: vec![linear(8, 4), linear(4, 8)],
+    };
+    let load = checkpoint.load().allow_partial(true).allow_unused(true);
+    let (_, report) = load.into(stack).unwrap();
+    assert_eq!(report.kept, ["layers.1.weight"]);
+}
+
+#[test]
+fn a_file_of_another_framework_is_refused_unless_somebody_says_whose_layout_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let layer = linear(8, 8);
+    save(&layer)
+        .metadata("format", "mlx")
+        .metadata("producer", "mlx")
+        .to(&path)
+        .unwrap();
+    let checkpoint = open(&path).unwrap();
+    let said = checkpoint
+        .load()
+        .into(linear(8, 8))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("it is of `mlx`"), "{said}");
+    let load = checkpoint
+        .load()
+        .with_from_adapter(featherweight::IdentityAdapter);
+    let (again, _) = load.into(linear(8, 8)).unwrap();
+    assert_eq!(values(again.weight.val()), values(layer.weight.val()));
+}
+
+#[test]
 fn a_file_that_has_changed_since_it_was_opened_is_refused() {
     let (folder, checkpoint) = pth(&[("weight", f32s("weight", &[4, 8]))]);
     let path = folder.path().join("m.pth");

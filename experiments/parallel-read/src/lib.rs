@@ -17,7 +17,7 @@ pub struct ParallelRead;
 
 const DIRECT: &str = "parallel-read:direct";
 const URING: &str = "parallel-read:uring";
-/// A buffer for direct I/O: what one read in flight takes.
+/// More than a read in flight past the cache has: these share the staging memory.
 const ALIGNED_BYTES: u64 = 4 << 20;
 
 impl Experiment for ParallelRead {

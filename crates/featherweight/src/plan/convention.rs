@@ -42,8 +42,16 @@ impl Convention {
         if says("producer", "burn") || says("format", "burn") {
             return Some(Convention::Burn);
         }
-        // Flax keeps kernels the other way round, TensorFlow too: they say so, and are nobody's here.
         says("format", "pt").then_some(Convention::PyTorch)
+    }
+
+    /// Another framework that the file says it is of. Flax, TensorFlow and MLX have kernels in other orders, some of which have the
+    /// same shape.
+    pub(crate) fn foreign(checkpoint: &Checkpoint) -> Option<&str> {
+        let format = &**checkpoint.metadata().get("format")?;
+        // burn-store says `safetensors`; `np` is no framework.
+        let is_known = matches!(format, "pt" | "burn" | "safetensors" | "np");
+        (!is_known).then_some(format)
     }
 }
 

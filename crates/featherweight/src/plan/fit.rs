@@ -57,6 +57,11 @@ pub(crate) fn fit(
         convention: wanted.convention.or_else(|| Convention::of(checkpoint)),
         problems: Vec::new(),
     };
+    if let (None, Some(framework)) = (wanted.convention, Convention::foreign(checkpoint)) {
+        fitting.problems.push(Problem::Foreign {
+            framework: framework.to_owned(),
+        });
+    }
     let found = fitting.find(&named);
     let orientation = fitting.orientations(&found);
     let mut items: Vec<Item> = Vec::new();
@@ -68,7 +73,7 @@ pub(crate) fn fit(
         }
     }
     fitting.twins(&found, &mut items);
-    if let Some(prefix) = fitting.prefix(&named, &found) {
+    if let Some(prefix) = fitting.prefix(&named) {
         fitting
             .problems
             .retain(|problem| !matches!(problem, Problem::Missing { .. }));
@@ -377,29 +382,34 @@ impl<'a> Fitting<'a> {
     }
 
     /// What stands before all names of the file that are missing without it, where there is such a thing: wrappers leave it.
-    fn prefix(&self, named: &[Named<'_>], found: &Found<'_>) -> Option<Problem> {
-        let first = self.slots.get(*found.without.first()?)?;
+    fn prefix(&self, named: &[Named<'_>]) -> Option<Problem> {
+        let missing: HashSet<&str> = self
+            .problems
+            .iter()
+            .filter_map(|problem| match problem {
+                Problem::Missing { path, .. } => Some(&**path),
+                _ => None,
+            })
+            .collect();
+        let mut slots = self.slots.iter();
+        let first = slots.find(|slot| missing.contains(&*slot.path))?;
         let names: HashSet<&str> = named.iter().map(|named| &*named.name).collect();
         let candidates = self.candidates(first);
         let prefix = named.iter().find_map(|named| {
             let before = |name: &String| named.name.strip_suffix(&**name);
-            candidates
-                .iter()
-                .find_map(before)
-                .filter(|prefix| prefix.ends_with('.'))
+            let mut before = candidates.iter().filter_map(before);
+            before.find(|prefix| prefix.ends_with('.'))
         })?;
-        let is_there = |place: &usize| {
-            let mut candidates = self.candidates(&self.slots[*place]).into_iter();
+        let is_there = |slot: &Slot| {
+            let mut candidates = self.candidates(slot).into_iter();
             candidates.any(|name| names.contains(&*format!("{prefix}{name}")))
         };
-        found
-            .without
-            .iter()
-            .all(is_there)
-            .then(|| Problem::Prefixed {
-                prefix: prefix.to_owned(),
-                count: found.without.len(),
-            })
+        let mut lacking = self.slots.iter();
+        let is_all = lacking.all(|slot| !missing.contains(&*slot.path) || is_there(slot));
+        is_all.then(|| Problem::Prefixed {
+            prefix: prefix.to_owned(),
+            count: missing.len(),
+        })
     }
 
     /// What the file has, and nobody asks for.

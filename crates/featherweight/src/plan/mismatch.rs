@@ -85,6 +85,11 @@ pub enum Problem {
         /// How many there are.
         count: usize,
     },
+    /// The file says that it is of another framework, whose layouts are not known here.
+    Foreign {
+        /// What it says.
+        framework: String,
+    },
     /// Clones of one batch norm have one running state in Burn, and the file has several.
     SharedState {
         /// The path of one of them.
@@ -114,7 +119,11 @@ impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: it does not fit the module:", self.file.display())?;
         type IsOf = fn(&Problem) -> bool;
-        let kinds: [(IsOf, &str); 10] = [
+        let kinds: [(IsOf, &str); 11] = [
+            (
+                |problem| matches!(problem, Problem::Foreign { .. }),
+                "convert it, or say which convention it follows with .with_from_adapter(…)",
+            ),
             (
                 |problem| matches!(problem, Problem::Nothing),
                 "check that it is this module's checkpoint",
@@ -226,6 +235,11 @@ impl fmt::Display for Problem {
                 f,
                 "{count} tensors are there under names that begin with {}",
                 quoted(prefix)
+            ),
+            Problem::Foreign { framework } => write!(
+                f,
+                "it says that it is of {}, whose layouts are not known here",
+                quoted(framework)
             ),
             Problem::SharedState { path, other } => write!(
                 f,
