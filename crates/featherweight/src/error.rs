@@ -91,10 +91,47 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn device(device: &impl std::fmt::Debug, reason: impl ToString) -> Error {
+    /// What a device answered. Of the lines that Burn and CubeCL wrap a reason into, those are left that say something.
+    pub fn device(device: &impl std::fmt::Debug, reason: impl ToString) -> Error {
         Error::Device {
             device: format!("{device:?}"),
-            reason: reason.to_string(),
+            reason: essence(&reason.to_string()),
         }
+    }
+}
+
+fn essence(text: &str) -> String {
+    let wrappings = [
+        "Caused by:",
+        "An error happened during execution",
+        "The server is in an invalid state",
+        "Backtrace",
+        "No backtrace available",
+    ];
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let telling = lines.filter(|line| !wrappings.iter().any(|start| line.starts_with(start)));
+    let telling: Vec<&str> = telling.collect();
+    match telling.is_empty() {
+        true => text.to_owned(),
+        false => telling.join(": "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_that_say_nothing_are_left_out_of_a_devices_reason() {
+        let wrapped = "An error happened during execution\nCaused by:\n  The server is in an invalid state\nCaused by:\n  \
+                       [Io(no room)]\nBacktrace:\nNo backtrace available";
+        let error = Error::device(&7, wrapped).to_string();
+        assert!(error.contains("[Io(no room)]"), "{error}");
+        assert!(
+            !error.contains("Caused by") && !error.contains("racktrace"),
+            "{error}"
+        );
+        let only = Error::device(&7, "An error happened during execution").to_string();
+        assert!(only.contains("An error happened"), "{only}");
     }
 }

@@ -1,104 +1,42 @@
-//! Loading a checkpoint into a module: the one-call form.
+//! How a checkpoint is loaded: what a caller may say of it.
 
-use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
 
-use burn::module::Module;
-use burn::tensor::backend::Backend;
+use burn::tensor::DType;
 use burn::tensor::quantization::QuantScheme;
-use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData, get_device_settings};
 use burn_store::PathFilter;
-use checkpoint::{Access, PrivateMap};
+use checkpoint::Access;
 
-use crate::assign::{self, Supply};
-use crate::carry::{Carrier, Source, carry};
-use crate::place::{Fill, Filling, Place, Staging, over_map};
-use crate::plan::{Convention, Item, Kind, Names, Slot, Wanted, collect, fit};
-use crate::report::{Loaded, Report};
-use crate::{Error, Mismatch, Observe, Phase, Problem, Unobserved, Way, quantised, verify};
+use crate::carry::Carrier;
+use crate::place::Staging;
+use crate::plan::{Convention, Names};
+use crate::{Checkpoint, Error, Observe, Unobserved};
 
-/// An opened checkpoint: an index of its tensors. It holds no weights and no open file.
-#[derive(Debug, Clone)]
-pub struct Checkpoint {
-    index: checkpoint::Checkpoint,
-    files: Arc<[FileState]>,
+/// How a checkpoint is loaded. Streamed, as it is stored, and all of it, where nothing else is said.
+#[must_use = "nothing is loaded before `.into(module)`"]
+#[derive(Clone)]
+pub struct Load {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) names: Names,
+    pub(crate) convention: Option<Convention>,
+    pub(crate) cast: Option<DType>,
+    pub(crate) scheme: Option<QuantScheme>,
+    pub(crate) is_partial: bool,
+    pub(crate) is_unused_allowed: bool,
+    pub(crate) carrier: Carrier,
+    pub(crate) is_mapped: bool,
+    pub(crate) is_verified: bool,
+    pub(crate) staging: Staging,
+    pub(crate) observer: Arc<dyn Observe>,
+    /// The first pattern that is no regular expression, and why: it is told when the load begins.
+    bad_pattern: Option<(String, String)>,
 }
 
-/// Opens a checkpoint: a safetensors, `.pth` or burnpack file, a folder of shards with an index, or that index. The format is
-/// read off the contents.
-///
-/// # Errors
-///
-/// If there is none, or it is not one of these, truncated, or contradicts itself.
-pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
-    opened(checkpoint::Checkpoint::open_any(path, None))
-}
-
-/// As [`open`], of a `.pth` file with several state dicts: of that at `key`, a path of keys with dots between.
-///
-/// # Errors
-///
-/// As [`open`]; or if there is no such key, and the error names those there are.
-pub fn open_at(path: impl AsRef<Path>, key: &str) -> Result<Checkpoint, Error> {
-    opened(checkpoint::Checkpoint::open_any(path, Some(key)))
-}
-
-fn opened(index: Result<checkpoint::Checkpoint, checkpoint::Error>) -> Result<Checkpoint, Error> {
-    match index {
-        Ok(index) => Ok(index.into()),
-        Err(error @ checkpoint::Error::NoStateDict { .. }) => Err(Error::StateDict {
-            reason: error.to_string().replace("with --key", "with open_at"),
-        }),
-        Err(error) => Err(error.into()),
-    }
-}
-
-impl From<checkpoint::Checkpoint> for Checkpoint {
-    fn from(index: checkpoint::Checkpoint) -> Checkpoint {
-        let mut files: Vec<FileState> = Vec::new();
-        for tensor in index.all() {
-            if files.iter().all(|file| file.path != tensor.file) {
-                files.push(FileState::of(&tensor.file));
-            }
-        }
-        Checkpoint {
-            index,
-            files: files.into(),
-        }
-    }
-}
-
-/// What a file was when it was opened.
-#[derive(Debug, Clone, PartialEq)]
-struct FileState {
-    path: Arc<Path>,
-    /// Its length, and when it was last written; `None` where it is gone.
-    state: Option<(u64, Option<SystemTime>)>,
-}
-
-impl FileState {
-    fn of(path: &Arc<Path>) -> FileState {
-        let metadata = std::fs::metadata(path).ok();
-        FileState {
-            path: Arc::clone(path),
-            state: metadata.map(|metadata| (metadata.len(), metadata.modified().ok())),
-        }
-    }
-}
-
-impl Checkpoint {
-    /// What is in it, and where.
-    pub fn index(&self) -> &checkpoint::Checkpoint {
-        &self.index
-    }
-
-    /// Loads it: say how, then [`Load::into`] what.
-    pub fn load(&self) -> Load {
+impl Load {
+    /// Of this checkpoint, as it is stored.
+    pub(crate) fn new(checkpoint: Checkpoint) -> Load {
         Load {
-            checkpoint: self.index.clone(),
-            files: Arc::clone(&self.files),
+            checkpoint,
             names: Names::default(),
             convention: None,
             cast: None,
@@ -113,27 +51,6 @@ impl Checkpoint {
             bad_pattern: None,
         }
     }
-}
-
-/// How a checkpoint is loaded. Streamed, as it is stored, and all of it, where nothing else is said.
-#[must_use = "nothing is loaded before `.into(module)`"]
-#[derive(Clone)]
-pub struct Load {
-    pub(crate) checkpoint: checkpoint::Checkpoint,
-    files: Arc<[FileState]>,
-    pub(crate) names: Names,
-    convention: Option<Convention>,
-    cast: Option<DType>,
-    scheme: Option<QuantScheme>,
-    is_partial: bool,
-    is_unused_allowed: bool,
-    carrier: Carrier,
-    is_mapped: bool,
-    is_verified: bool,
-    staging: Staging,
-    observer: Arc<dyn Observe>,
-    /// The first pattern that is no regular expression, and why: it is told when the load begins.
-    bad_pattern: Option<(String, String)>,
 }
 
 /// Who moves the bytes.
@@ -299,363 +216,5 @@ impl Load {
     pub fn allow_unused(mut self, is_allowed: bool) -> Load {
         self.is_unused_allowed = is_allowed;
         self
-    }
-}
-
-/// A module's parameters beside a checkpoint.
-struct Plan<B: Backend> {
-    slots: Vec<Slot>,
-    items: Vec<Item>,
-    place: Place<B>,
-}
-
-impl Load {
-    /// What would be loaded: everything is checked, and no memory taken.
-    fn plan<B: Backend, M: Module<B>>(&self, module: &M) -> Result<Plan<B>, Error> {
-        self.check_patterns()?;
-        let mut files = self.files.iter();
-        if let Some(file) = files.find(|file| FileState::of(&file.path) != **file) {
-            return Err(Error::Changed {
-                file: file.path.to_path_buf(),
-            });
-        }
-        let mismatch = |mismatch| Error::Mismatch(Box::new(mismatch));
-        let (slots, device) = collect::<B, M>(module);
-        let Some(device) = device else {
-            return Err(mismatch(Mismatch {
-                file: self.checkpoint.path().to_owned(),
-                problems: vec![Problem::Nothing],
-            }));
-        };
-        if let Some(scheme) = &self.scheme {
-            quantised::check(scheme, self.is_verified)?;
-            if B::ad_enabled(&device) {
-                let reason = "Burn 0.21 computes with nothing quantised under autodiff: quantise on the backend without";
-                return Err(Error::Unsupported(reason.to_owned()));
-            }
-        }
-        if let Some(dtype) = self.cast.filter(|dtype| !dtype.is_float()) {
-            let reason = format!("floats cannot be cast to {}", dtype.name());
-            return Err(Error::Unsupported(reason));
-        }
-        let place = Place::<B>::new(&device, self.staging, Arc::clone(&self.observer));
-        let settings = get_device_settings::<B>(&device);
-        let wanted = Wanted {
-            names: &self.names,
-            convention: self.convention,
-            cast: self.cast,
-            is_partial: self.is_partial,
-            is_unused_allowed: self.is_unused_allowed,
-            int: settings.int_dtype.into(),
-            bool: settings.bool_dtype.into(),
-            supports: &|dtype| B::supports_dtype(&device, dtype) || matches!(dtype, DType::Bool(_)),
-            max_tensor_bytes: place.max_tensor_bytes(),
-        };
-        let mut items = fit(&self.checkpoint, &slots, &wanted).map_err(mismatch)?;
-        crate::plan::share(self.checkpoint.path(), &slots, &mut items)?;
-        Ok(Plan {
-            slots,
-            items,
-            place,
-        })
-    }
-
-    /// Loads the checkpoint into the module's parameters. What they hold is let go of first, so that an initialised module takes
-    /// no more than a lazy one. Nothing is read, and no memory taken, before everything is known to match.
-    ///
-    /// Parameters that are loaded on a backend without autodiff want gradients after `.train()`, whatever they wanted before:
-    /// Burn 0.21 does not say. Clones of the module keep what they have, but for the running state of batch norms, which clones
-    /// share in Burn.
-    ///
-    /// # Errors
-    ///
-    /// If module and checkpoint do not match ([`Error::Mismatch`], everything at once), the file cannot be read, or the device
-    /// refuses. The module is lost then.
-    pub fn into<B: Backend, M: Module<B>>(self, module: M) -> Result<(M, Report), Error> {
-        let start = Instant::now();
-        self.observer.enter(Phase::Open);
-        let plan = self.plan::<B, M>(&module)?;
-        self.load_planned(plan, module, start)
-    }
-
-    /// As [`Load::into`], into a module that stays where it is.
-    ///
-    /// # Errors
-    ///
-    /// As [`Load::into`]. After an error that comes once something was read, parameters that are not loaded hold zeros: then the
-    /// module is not to be used.
-    pub fn apply<B: Backend, M: Module<B>>(self, module: &mut M) -> Result<Report, Error> {
-        let start = Instant::now();
-        self.observer.enter(Phase::Open);
-        let plan = self.plan::<B, M>(module)?;
-        // What is let go of by the clone is let go of by the module when the clone takes its place.
-        *module = self.let_go(module.clone(), &plan.slots, &plan.items);
-        let (loaded, report) = self.load_planned(plan, module.clone(), start)?;
-        *module = loaded;
-        Ok(report)
-    }
-
-    fn load_planned<B: Backend, M: Module<B>>(
-        self,
-        plan: Plan<B>,
-        module: M,
-        start: Instant,
-    ) -> Result<(M, Report), Error> {
-        let Plan {
-            slots,
-            items,
-            place,
-        } = plan;
-        let held = items.iter().any(|item| slots[item.slot].is_initialised);
-        let module = self.let_go(module, &slots, &items);
-        if held && place.way() == Way::InPieces {
-            // Under fusion drops are deferred, and pools keep what is dropped: 1.7 times the model otherwise.
-            let synced = B::sync(place.device());
-            synced.map_err(|error| Error::device(place.device(), error))?;
-            B::memory_cleanup(place.device());
-        }
-
-        self.observer.enter(Phase::Materialise);
-        let shares: HashSet<usize> = items.iter().filter_map(|item| item.same_as).collect();
-        let mut ready = Vec::with_capacity(items.len());
-        let mut ways = Vec::with_capacity(items.len());
-        for item in &items {
-            let one = self.begin(item, &slots[item.slot], &place)?;
-            ways.push(match &one {
-                Ready::Mapped { .. } => Way::Mapped,
-                _ => place.way(),
-            });
-            ready.push(one);
-        }
-        // In the order of the files, as disks and the kernel's reading ahead like it.
-        let mut begun: Vec<(&Source, &mut dyn Fill)> = items
-            .iter()
-            .zip(&mut ready)
-            .filter_map(|(item, ready)| match ready {
-                Ready::Begun(filling) => Some((&item.source, filling.fill())),
-                _ => None,
-            })
-            .collect();
-        begun.sort_by(|(one, _), (other, _)| {
-            let lies = |source: &Source| (source.tensor.file.clone(), source.tensor.offset);
-            lies(one).cmp(&lies(other))
-        });
-        let (sources, mut fills): (Vec<Source>, Vec<_>) = begun
-            .into_iter()
-            .map(|(source, fill)| (source.clone(), fill))
-            .unzip();
-        let observer = &*self.observer;
-        carry(&sources, &mut fills, self.carrier, self.staging, observer)?;
-        drop(fills);
-
-        self.observer.enter(Phase::Assign);
-        let paths = items.iter().enumerate().map(|(at, item)| {
-            let of = item.same_as.unwrap_or(at);
-            let is_shared = shares.contains(&of);
-            (
-                slots[item.slot].path.clone(),
-                assign::Place { of, is_shared },
-            )
-        });
-        let mut supply = Loading {
-            load: &self,
-            items: &items,
-            place: &place,
-            ready: ready.into_iter().map(Some).collect(),
-        };
-        let module = assign::assign(module, paths.collect(), &mut supply)?;
-        place.finish()?;
-        if self.is_verified {
-            verify::verify(&module, &slots, &items)?;
-        }
-        let report = self.report(&slots, &items, &ways, start);
-        Ok((module, report))
-    }
-
-    /// Lets go of what parameters hold that are to be loaded.
-    fn let_go<B: Backend, M: Module<B>>(&self, module: M, slots: &[Slot], items: &[Item]) -> M {
-        let held = items.iter().map(|item| &slots[item.slot]);
-        let held: Vec<&str> = held
-            .filter(|slot| slot.is_initialised)
-            .map(|slot| &*slot.path)
-            .collect();
-        match held.is_empty() {
-            true => module,
-            false => {
-                self.observer.enter(Phase::Drop);
-                assign::release(module, &held)
-            }
-        }
-    }
-
-    fn begin<B: Backend>(
-        &self,
-        item: &Item,
-        slot: &Slot,
-        place: &Place<B>,
-    ) -> Result<Ready<B>, Error> {
-        let source = &item.source;
-        let tensor = &source.tensor;
-        if item.same_as.is_some() {
-            return Ok(Ready::Shared);
-        }
-        if let Some(scheme) = &self.scheme
-            && slot.kind == Kind::Float
-            && !slot.has_load_mapper
-            && quantised::fits(scheme, &tensor.shape)
-        {
-            return Ok(Ready::Quantised);
-        }
-        let is_as_needed = source.cast.is_none()
-            && tensor.is_contiguous()
-            && tensor.offset.is_multiple_of(tensor.dtype.bytes());
-        if self.is_mapped && place.way() == Way::InPlace && is_as_needed && source.bytes() > 0 {
-            let rows = tensor.shape.first().copied().unwrap_or(1);
-            // SAFETY: who called `mapped` has promised that nobody changes the file.
-            let map = unsafe { PrivateMap::new(tensor, 0..rows)? };
-            return Ok(Ready::Mapped(over_map(map)));
-        }
-        match place.way() {
-            // One after the other: all together would be the model on the host.
-            Way::Whole => Ok(Ready::Later),
-            _ => Ok(Ready::Begun(
-                place.begin(&tensor.shape, source.cast.dtype())?,
-            )),
-        }
-    }
-
-    fn report(&self, slots: &[Slot], items: &[Item], ways: &[Way], start: Instant) -> Report {
-        let loaded = items.iter().zip(ways).map(|(item, &way)| {
-            let slot = &slots[item.slot];
-            Loaded {
-                path: slot.path.clone(),
-                tensor: item.source.tensor.name.clone(),
-                shape: slot.shape.clone(),
-                stored: item.source.cast.stored(),
-                dtype: item.source.cast.dtype(),
-                bytes: match item.same_as {
-                    Some(_) => 0,
-                    None => item.source.bytes(),
-                },
-                way,
-                is_transposed: item.is_transposed,
-                same_as: item.same_as.map(|one| slots[items[one].slot].path.clone()),
-            }
-        });
-        let is_loaded: HashSet<usize> = items.iter().map(|item| item.slot).collect();
-        let kept = slots.iter().enumerate();
-        let kept = kept.filter(|(place, _)| !is_loaded.contains(place));
-        let used: HashSet<&str> = items.iter().map(|item| &*item.source.tensor.name).collect();
-        let all = self.checkpoint.all().map(|tensor| &*tensor.name);
-        Report {
-            file: self.checkpoint.path().to_owned(),
-            loaded: loaded.collect(),
-            kept: kept.map(|(_, slot)| slot.path.clone()).collect(),
-            unused: all
-                .filter(|name| !used.contains(name))
-                .map(str::to_owned)
-                .collect(),
-            seconds: start.elapsed().as_secs_f64(),
-        }
-    }
-}
-
-/// What a parameter is made of, when it is assigned.
-enum Ready<B: Backend> {
-    /// Memory that is filled.
-    Begun(Filling<B>),
-    /// The file's pages.
-    Mapped(Bytes),
-    /// Read then, whole.
-    Later,
-    /// Read and quantised then.
-    Quantised,
-    /// Another's.
-    Shared,
-}
-
-/// Makes tensors of what is ready.
-struct Loading<'a, B: Backend> {
-    load: &'a Load,
-    items: &'a [Item],
-    place: &'a Place<B>,
-    ready: Vec<Option<Ready<B>>>,
-}
-
-impl<B: Backend> Loading<'_, B> {
-    fn take(&mut self, place: usize) -> Result<(Ready<B>, &Source), Error> {
-        let ready = self.ready[place].take().unwrap_or(Ready::Shared);
-        let source = &self.items[place].source;
-        match ready {
-            Ready::Later => {
-                let mut filling = self
-                    .place
-                    .begin(&source.tensor.shape, source.cast.dtype())?;
-                let (load, sources) = (self.load, std::slice::from_ref(source));
-                let fills = &mut [filling.fill()];
-                carry(sources, fills, load.carrier, load.staging, &*load.observer)?;
-                load.observer.enter(Phase::Upload);
-                Ok((Ready::Begun(filling), source))
-            }
-            ready => Ok((ready, source)),
-        }
-    }
-
-    /// A file's pages, as data of Burn's.
-    fn data(source: &Source, bytes: Bytes) -> TensorData {
-        TensorData::from_bytes(bytes, source.tensor.shape.clone(), source.cast.dtype())
-    }
-}
-
-fn asked_twice<T>() -> Result<T, Error> {
-    Err(Error::Unsupported(
-        "a parameter was met twice: this module's `map` does not go its `visit`'s way".to_owned(),
-    ))
-}
-
-impl<B: Backend> Supply<B> for Loading<'_, B> {
-    fn float<const D: usize>(&mut self, place: usize) -> Result<Tensor<B, D>, Error> {
-        let device = self.place.device().clone();
-        let scheme = self.load.scheme;
-        match self.take(place)? {
-            (Ready::Begun(filling), _) => filling.into_float(),
-            (Ready::Mapped(bytes), source) => {
-                let dtype = source.cast.dtype();
-                Ok(Tensor::from_data(
-                    Self::data(source, bytes),
-                    (&device, dtype),
-                ))
-            }
-            (Ready::Quantised, source) => {
-                let source = source.clone();
-                match scheme {
-                    Some(scheme) => quantised::load(&source, scheme, self.place),
-                    None => asked_twice(),
-                }
-            }
-            (Ready::Later | Ready::Shared, _) => asked_twice(),
-        }
-    }
-
-    fn int<const D: usize>(&mut self, place: usize) -> Result<Tensor<B, D, Int>, Error> {
-        let device = self.place.device().clone();
-        match self.take(place)? {
-            (Ready::Begun(filling), _) => filling.into_int(),
-            (Ready::Mapped(bytes), source) => {
-                let dtype = source.cast.dtype();
-                Ok(Tensor::from_data(
-                    Self::data(source, bytes),
-                    (&device, dtype),
-                ))
-            }
-            _ => asked_twice(),
-        }
-    }
-
-    fn bool<const D: usize>(&mut self, place: usize) -> Result<Tensor<B, D, Bool>, Error> {
-        match self.take(place)? {
-            (Ready::Begun(filling), _) => filling.into_bool(),
-            _ => asked_twice(),
-        }
     }
 }

@@ -197,7 +197,7 @@ impl ModuleStore for Store {
         if self.snapshots.is_none() {
             let load = self.load()?;
             load.check_patterns()?;
-            let named = load.names.apply(&load.checkpoint);
+            let named = load.names.apply(load.checkpoint.index());
             let named = named.into_iter().map(|named| {
                 let source = Source::as_stored(named.tensor.clone());
                 let snapshot = snapshot(&named.name, source);

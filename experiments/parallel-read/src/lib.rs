@@ -17,8 +17,6 @@ pub struct ParallelRead;
 
 const DIRECT: &str = "parallel-read:direct";
 const URING: &str = "parallel-read:uring";
-/// More than a read in flight past the cache has: these share the staging memory.
-const ALIGNED_BYTES: u64 = 4 << 20;
 
 impl Experiment for ParallelRead {
     const NAME: &'static str = "parallel-read";
@@ -37,10 +35,11 @@ impl Experiment for ParallelRead {
     const TUNED_BY: &'static [Tunable] = &[Tunable::Staging, Tunable::Threads, Tunable::QueueDepth];
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
-        let buffers = size.tuning.staging_bytes + ALIGNED_BYTES * size.tuning.queue_depth as u64;
+        // The aligned buffers of reads past the cache are together no more than the staging, beside the ring of pieces.
+        let staging = size.tuning.staging_bytes;
         match memory {
-            MemoryModel::Discrete => Contract::discrete(2 * buffers, size.model_bytes),
-            MemoryModel::Unified => Contract::unified(size.model_bytes + buffers),
+            MemoryModel::Discrete => Contract::discrete(2 * staging, size.model_bytes),
+            MemoryModel::Unified => Contract::unified(size.model_bytes + staging),
         }
     }
 

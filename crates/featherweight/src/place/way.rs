@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::quantization::QuantScheme;
-use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData, TensorPrimitive};
 use checkpoint::TensorRange;
 
 use super::{Pieces, Staging};
@@ -101,11 +101,34 @@ fn lost<T>() -> Result<T, Error> {
     ))
 }
 
-/// The tensor as a primitive of type `P`, where it is one, plain or under fusion; else it stays in `tensor`.
+/// A tensor of CubeCL's as a primitive of type `P`, plain or under fusion; as it was, where it is none.
+fn primitive<P: 'static>(tensor: Box<dyn Any + Send>) -> Result<P, Box<dyn Any + Send>> {
+    #[cfg(feature = "cubecl")]
+    {
+        use burn_cubecl::tensor::CubeTensor;
+        let mut tensor = tensor;
+        macro_rules! find {
+            ($runtime:ty, $traits:expr) => {
+                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
+                    Ok(own) => {
+                        return made_of(*own).map_err(|own| Box::new(own) as _);
+                    }
+                    Err(other) => other,
+                };
+            };
+        }
+        for_each_runtime!(find);
+        Err(tensor)
+    }
+    #[cfg(not(feature = "cubecl"))]
+    Err(tensor)
+}
+
 #[cfg(feature = "cubecl")]
-fn primitive<P: 'static, R: burn_cubecl::CubeRuntime>(
-    tensor: &mut Option<burn_cubecl::tensor::CubeTensor<R>>,
-) -> Option<P> {
+fn made_of<P: 'static, R: burn_cubecl::CubeRuntime>(
+    tensor: burn_cubecl::tensor::CubeTensor<R>,
+) -> Result<P, burn_cubecl::tensor::CubeTensor<R>> {
+    let mut tensor = Some(tensor);
     let mut found: Option<P> = None;
     if let Some(found) = (&mut found as &mut dyn Any).downcast_mut() {
         *found = tensor.take();
@@ -114,7 +137,11 @@ fn primitive<P: 'static, R: burn_cubecl::CubeRuntime>(
     if let Some(found) = (&mut found as &mut dyn Any).downcast_mut() {
         *found = tensor.take().map(super::cubecl::fused);
     }
-    found
+    match (found, tensor) {
+        (Some(found), _) => Ok(found),
+        (None, Some(tensor)) => Err(tensor),
+        (None, None) => unreachable!("it was put where it was taken for"),
+    }
 }
 
 /// A tensor of CubeCL's as a float tensor of this backend.
@@ -122,100 +149,31 @@ pub(super) fn float<B: Backend, const D: usize>(
     tensor: Box<dyn Any + Send>,
     dtype: DType,
 ) -> Result<Tensor<B, D>, Error> {
-    #[cfg(feature = "cubecl")]
-    {
-        use burn::tensor::TensorPrimitive;
-        use burn_cubecl::tensor::CubeTensor;
-        let mut tensor = tensor;
-        macro_rules! find {
-            ($runtime:ty, $traits:expr) => {
-                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
-                    Ok(own) => {
-                        let own = &mut Some(*own);
-                        let primitive = match primitive::<B::FloatTensorPrimitive, _>(own) {
-                            Some(primitive) => primitive,
-                            // Autodiff wraps floats, and integers not: it wraps what comes out of this. Where the dtype
-                            // stays as it is, CubeCL returns what it was given (cast in burn-cubecl 0.21).
-                            None => match primitive::<B::IntTensorPrimitive, _>(own) {
-                                Some(inner) => B::int_into_float(inner, dtype.into()),
-                                None => return lost(),
-                            },
-                        };
-                        return Ok(Tensor::from_primitive(TensorPrimitive::Float(primitive)));
-                    }
-                    Err(other) => other,
-                };
-            };
-        }
-        for_each_runtime!(find);
-        drop(tensor);
-        lost()
-    }
-    #[cfg(not(feature = "cubecl"))]
-    {
-        let _ = (tensor, dtype);
-        lost()
-    }
+    let float = primitive::<B::FloatTensorPrimitive>(tensor).or_else(|tensor| {
+        // Autodiff wraps floats, and integers not: it wraps what comes out of this. Where the dtype stays as it is, CubeCL
+        // returns what it was given (cast in burn-cubecl 0.21).
+        let inner = primitive::<B::IntTensorPrimitive>(tensor)?;
+        Ok(B::int_into_float(inner, dtype.into()))
+    });
+    let float: Result<_, Box<dyn Any + Send>> = float;
+    let float = float.or_else(|_| lost())?;
+    Ok(Tensor::from_primitive(TensorPrimitive::Float(float)))
 }
 
 /// The same of integers.
 pub(super) fn int<B: Backend, const D: usize>(
     tensor: Box<dyn Any + Send>,
 ) -> Result<Tensor<B, D, Int>, Error> {
-    #[cfg(feature = "cubecl")]
-    {
-        use burn_cubecl::tensor::CubeTensor;
-        let mut tensor = tensor;
-        macro_rules! find {
-            ($runtime:ty, $traits:expr) => {
-                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
-                    Ok(own) => {
-                        let own = &mut Some(*own);
-                        let Some(primitive) = primitive::<B::IntTensorPrimitive, _>(own) else {
-                            return lost();
-                        };
-                        return Ok(Tensor::from_primitive(primitive));
-                    }
-                    Err(other) => other,
-                };
-            };
-        }
-        for_each_runtime!(find);
-        drop(tensor);
-    }
-    #[cfg(not(feature = "cubecl"))]
-    let _ = tensor;
-    lost()
+    let int = primitive::<B::IntTensorPrimitive>(tensor).or_else(|_| lost())?;
+    Ok(Tensor::from_primitive(int))
 }
 
 /// The same of booleans.
 pub(super) fn bool<B: Backend, const D: usize>(
     tensor: Box<dyn Any + Send>,
 ) -> Result<Tensor<B, D, Bool>, Error> {
-    #[cfg(feature = "cubecl")]
-    {
-        use burn_cubecl::tensor::CubeTensor;
-        let mut tensor = tensor;
-        macro_rules! find {
-            ($runtime:ty, $traits:expr) => {
-                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
-                    Ok(own) => {
-                        let own = &mut Some(*own);
-                        let Some(primitive) = primitive::<B::BoolTensorPrimitive, _>(own) else {
-                            return lost();
-                        };
-                        return Ok(Tensor::from_primitive(primitive));
-                    }
-                    Err(other) => other,
-                };
-            };
-        }
-        for_each_runtime!(find);
-        drop(tensor);
-    }
-    #[cfg(not(feature = "cubecl"))]
-    let _ = tensor;
-    lost()
+    let bool = primitive::<B::BoolTensorPrimitive>(tensor).or_else(|_| lost())?;
+    Ok(Tensor::from_primitive(bool))
 }
 
 /// A quantised matrix as a primitive of this backend.
@@ -236,19 +194,7 @@ pub(super) fn quantised<B: Backend>(
     }
     #[cfg(feature = "cubecl")]
     if let Some(pieces) = pieces {
-        use burn_cubecl::tensor::CubeTensor;
-        let mut tensor = pieces.quantised(matrix, shape, scheme)?;
-        macro_rules! find {
-            ($runtime:ty, $traits:expr) => {
-                tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
-                    Ok(own) => return primitive(&mut Some(*own)).map_or_else(lost, Ok),
-                    Err(other) => other,
-                };
-            };
-        }
-        for_each_runtime!(find);
-        drop(tensor);
-        return lost();
+        return primitive(pieces.quantised(matrix, shape, scheme)?).or_else(|_| lost());
     }
     let _ = pieces;
     let data = TensorData::quantized(matrix.values, shape.to_vec(), scheme, &matrix.scales);
@@ -262,7 +208,7 @@ pub(super) fn view<B: Backend, const D: usize>(
 ) -> Result<Tensor<B, D>, Error> {
     #[cfg(feature = "flex")]
     if is::<B, burn_flex::FlexTensor>() {
-        use burn::tensor::{Shape, TensorPrimitive};
+        use burn::tensor::Shape;
         use burn_flex::{FlexTensor, Layout};
         let dtype = crate::change::burn_dtype(tensor.dtype);
         let strides = tensor.strides.iter().map(|&stride| stride as isize);
