@@ -19,11 +19,19 @@ demo:
 
 # Build the harness in release
 build:
-    cargo build --release --workspace
+    cargo build --release --workspace --exclude simulated-cuda
 
 # Run a manifest of harness/manifests (or a file) and show the results: just reproduce quick --device flex
 reproduce manifest="reproduce" *args: build
     {{harness}} run {{manifest}} {{args}}
+
+# Bring what compiles CUDA's kernels (libnvrtc and headers, from PyPI) into target/cuda, for a machine that has a driver alone
+cuda:
+    scripts/cuda-toolkit
+
+# Measure everything on this machine's NVIDIA GPU: just gpu, or just gpu --quick
+gpu *args:
+    scripts/gpu {{args}}
 
 # Tell experiments, sizes and devices
 list: build
@@ -89,6 +97,7 @@ lint:
 
 # Everything that must pass: lint, tests, committed results up to date, checkpoints and examples beside PyTorch, and the quick reproduction
 test: lint
+    -scripts/cuda-toolkit
     cargo test --release --workspace
     just regenerate --check
     just cases

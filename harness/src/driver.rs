@@ -1,6 +1,6 @@
 //! What is read off a driver's own words.
 
-use lab::SOFTWARE_VULKAN;
+use lab::{SIMULATED, SOFTWARE_VULKAN};
 
 /// Whether it is a program of the CPU that poses as a GPU, and tells nothing of one.
 pub fn is_software(driver: &str) -> bool {
@@ -9,10 +9,16 @@ pub fn is_software(driver: &str) -> bool {
     driver.starts_with("software") || known.iter().any(|name| driver.contains(name))
 }
 
+/// Whether it is a stand-in for a driver, of which no figure is published.
+pub fn is_simulated(driver: &str) -> bool {
+    driver.starts_with(SIMULATED)
+}
+
 /// What a device is called beside its figures: `flex`, `cuda`, `software Vulkan: llvmpipe`.
 pub fn device_name(device: &str, driver: Option<&str>) -> String {
     let driver = match driver {
         None if device.starts_with("vulkan") => return format!("{device}, driver unknown"),
+        Some(driver) if is_simulated(driver) => return format!("{SIMULATED}{device}"),
         Some(driver) if is_software(driver) => driver,
         _ => return device.to_owned(),
     };
@@ -45,5 +51,8 @@ mod tests {
         assert_eq!(device_name("vulkan", Some(hardware[0])), "vulkan");
         assert_eq!(device_name("flex", None), "flex");
         assert_eq!(device_name("vulkan", None), "vulkan, driver unknown");
+        let simulated = "simulated GPU, sm_80, 8192 MiB";
+        assert!(is_simulated(simulated) && !is_simulated(hardware[0]));
+        assert_eq!(device_name("cuda", Some(simulated)), "simulated cuda");
     }
 }

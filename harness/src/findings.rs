@@ -35,8 +35,8 @@ impl Findings {
         self.claims_broken + self.contracts_broken
     }
 
-    /// In words, and where the details are.
-    pub fn text(&self, report: &Path) -> String {
+    /// In words, and where the details are, where a report was made.
+    pub fn text(&self, report: Option<&Path>) -> String {
         let mut lines = Vec::new();
         if self.claims > 0 {
             let decided = self.claims_hold + self.claims_broken + self.claims_differ_as_known;
@@ -62,7 +62,7 @@ impl Findings {
                 broken => format!("contracts: {kept} hold, {broken} do not hold"),
             });
         }
-        lines.push(format!("report:    {}", report.display()));
+        lines.extend(report.map(|report| format!("report:    {}", report.display())));
         lines.join("\n")
     }
 }
@@ -81,7 +81,7 @@ mod tests {
             contracts: 5,
             contracts_broken: 2,
         };
-        let text = findings.text(Path::new("out/report.md"));
+        let text = findings.text(Some(Path::new("out/report.md")));
         let expected = "claims:    3 hold, 1 do not hold, 1 do not hold because Burn differs, 2 are undecided or were not \
                         measured\ncontracts: 3 hold, 2 do not hold\nreport:    out/report.md";
         assert_eq!(text, expected);

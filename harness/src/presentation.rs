@@ -14,7 +14,7 @@ use crate::results::{MANIFEST, MAX_RUNS_BYTES, read_runs};
 use crate::sheet::Sheet;
 use crate::smallest_cap::{self, Found};
 use crate::summary::{self, Line, Spoilt};
-use crate::{atomic, charts, report, table};
+use crate::{atomic, charts, driver, report, table};
 
 /// A folder of results, summed up.
 pub struct Presentation {
@@ -68,11 +68,19 @@ impl Presentation {
         judge(claims.unwrap_or_default(), &self.lines, &self.smallest_caps)
     }
 
-    /// Writes data dictionary, summary, charts and report.
+    /// Whether any of it was made on a simulated device.
+    pub fn is_simulated(&self) -> bool {
+        is_simulated(&self.records)
+    }
+
+    /// Writes data dictionary, summary, charts and report. Of a simulated device's rows neither charts nor a report are made.
     pub fn write(&self) -> anyhow::Result<()> {
         atomic::write(&self.results.join(record::SCHEMA_FILE), self.dictionary()?)?;
         summary::write_csv(&self.lines, &self.results.join("summary.csv"))?;
         atomic::write(&self.results.join("summary.md"), self.markdown())?;
+        if self.is_simulated() {
+            return Ok(());
+        }
         let charts = charts::draw_all(self)?;
         report::write(self, &charts)
     }
@@ -98,6 +106,12 @@ impl Presentation {
         let caps = caps.iter().map(Sheet::terminal);
         table::terminal(&self.lines) + &caps.collect::<String>()
     }
+}
+
+/// Whether any row is of a stand-in for a device, whose figures are for tests alone.
+pub fn is_simulated(records: &[Record]) -> bool {
+    let mut drivers = records.iter().filter_map(|record| record.driver.as_deref());
+    drivers.any(driver::is_simulated)
 }
 
 /// `results/a/b` → `plots/a/b`, wherever that is; any other folder → its `plots`.

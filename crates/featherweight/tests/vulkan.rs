@@ -22,6 +22,11 @@ use peak_alloc::PeakAlloc;
 
 type Plain = CubeBackend<WgpuRuntime, f32, i32, u8>;
 type Fused = burn_wgpu::Vulkan;
+type Gpu = WgpuDevice;
+type GpuRuntime = WgpuRuntime;
+
+/// The instrument sees the staging.
+const LEAST_HEAP_BYTES: usize = 512 << 10;
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;

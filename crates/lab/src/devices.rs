@@ -107,6 +107,9 @@ impl DeviceReport {
 /// What the driver of a CPU that poses as a GPU begins with, in records.
 pub const SOFTWARE_VULKAN: &str = "software Vulkan: ";
 
+/// What a simulated device's driver calls it by, in records: a stand-in for tests. No figure of it is ever published.
+pub const SIMULATED: &str = "simulated ";
+
 /// Looks for the devices of every backend. A backend without any appears once, with the reason.
 pub fn find_devices() -> Vec<DeviceReport> {
     let mut devices = vec![DeviceReport {
@@ -156,17 +159,22 @@ fn find_vulkan() -> Vec<DeviceReport> {
             index,
         },
         state: Ok(format!(
-            "{}{}, {}",
+            "{}{}, {}{}",
             if adapter.is_software {
                 SOFTWARE_VULKAN
             } else {
                 ""
             },
             adapter.name,
-            adapter.driver
+            adapter.driver,
+            // A GPU in the processor.
+            match adapter.is_in_host_memory && !adapter.is_software {
+                true => ", its memory is the host's",
+                false => "",
+            }
         )),
         is_software: adapter.is_software,
-        is_in_host_memory: adapter.is_software,
+        is_in_host_memory: adapter.is_in_host_memory,
         free_bytes: None,
     };
     adapters.into_iter().enumerate().map(report).collect()
@@ -175,6 +183,20 @@ fn find_vulkan() -> Vec<DeviceReport> {
 #[cfg(not(feature = "vulkan"))]
 fn find_vulkan() -> Vec<DeviceReport> {
     unusable(BackendKind::Vulkan, "this program was built without it")
+}
+
+/// Has this process, and those that it starts, use the CUDA toolkit in `folder`, where there is one and the machine has none.
+///
+/// # Safety
+///
+/// No other thread may run: the environment is written.
+pub unsafe fn offer_cuda_toolkit(folder: &std::path::Path) {
+    #[cfg(feature = "cuda")]
+    // SAFETY: the caller's.
+    unsafe {
+        crate::platform::toolkit::offer(folder);
+    }
+    let _ = folder;
 }
 
 #[cfg(feature = "cuda")]
@@ -188,7 +210,8 @@ fn find_cuda() -> Vec<DeviceReport> {
             backend: BackendKind::Cuda,
             index,
         },
-        state: Ok(format!("{}, {} MiB", gpu.name, gpu.memory_bytes >> 20)),
+        state: crate::platform::cuda::probe_gpu(index)
+            .map(|()| format!("{}, {} MiB", gpu.name, gpu.memory_bytes >> 20)),
         is_software: false,
         is_in_host_memory: false,
         free_bytes: gpu.free_bytes,
@@ -199,6 +222,17 @@ fn find_cuda() -> Vec<DeviceReport> {
 #[cfg(not(feature = "cuda"))]
 fn find_cuda() -> Vec<DeviceReport> {
     unusable(BackendKind::Cuda, "this program was built without it")
+}
+
+/// What a device has room for, where its driver tells, and the device is open.
+pub(crate) fn room(device: DeviceSpec) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    if device.backend == BackendKind::Cuda {
+        let (free, all) = crate::platform::cuda::room(device.index)?;
+        return Some(format!("{free} of {device}'s {all} bytes are free"));
+    }
+    let _ = device;
+    None
 }
 
 /// What is done on the backend that a run asks for.

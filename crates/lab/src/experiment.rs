@@ -3,7 +3,9 @@
 use checkpoint::{Dtype, Format};
 use gpt2::{Config, Gpt2};
 
-use crate::{Error, Outcome, Platform, Run, RunSpec, Task, Tell, Tunable, Tuning, usage, worker};
+use crate::{
+    BackendKind, Error, Outcome, Platform, Run, RunSpec, Task, Tell, Tunable, Tuning, usage, worker,
+};
 
 /// A loading technique: one crate, one implementation.
 ///
@@ -160,6 +162,9 @@ pub struct Footprint {
     pub layer_bytes: u64,
     /// What the run is tuned with.
     pub tuning: Tuning,
+    /// Whether the host keeps what Burn uploads until something is computed: so it is on CUDA, where the queue of buffers to be
+    /// dropped is emptied by a launch or a flush alone (CubeCL 0.10).
+    pub keeps_uploads: bool,
 }
 
 impl Footprint {
@@ -187,6 +192,24 @@ impl Footprint {
             tables_bytes: tables * dtype.bytes(),
             layer_bytes: (config.parameters() - tables) / layers * dtype.bytes(),
             tuning,
+            keeps_uploads: false,
+        }
+    }
+
+    /// The same on a device of this backend.
+    pub fn on(self, backend: BackendKind) -> Footprint {
+        Footprint {
+            keeps_uploads: backend == BackendKind::Cuda,
+            ..self
+        }
+    }
+
+    /// What one of Burn's own loaders holds on the host on its way to a discrete device: `read_bytes` of the file at a time, and
+    /// what their uploads take. No flush comes between these.
+    pub fn store_bytes(&self, read_bytes: u64) -> u64 {
+        match self.keeps_uploads {
+            false => self.upload_bytes() + read_bytes,
+            true => self.model_bytes + 2 * self.largest_tensor_bytes,
         }
     }
 

@@ -40,7 +40,10 @@ mod verify;
 pub mod worker;
 
 pub use columns::{Cell, Column, How, Unit};
-pub use devices::{BackendKind, DeviceReport, DeviceSpec, SOFTWARE_VULKAN, find_devices};
+pub use devices::{
+    BackendKind, DeviceReport, DeviceSpec, SIMULATED, SOFTWARE_VULKAN, find_devices,
+    offer_cuda_toolkit,
+};
 pub use error::Error;
 pub use experiment::{
     Contract, Experiment, Footprint, Kept, MemoryModel, Reads, Registered, Target, Variant,

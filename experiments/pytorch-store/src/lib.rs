@@ -18,7 +18,7 @@ impl Experiment for PytorchStore {
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         match memory {
             MemoryModel::Discrete => Contract::discrete(
-                size.upload_bytes() + 2 * size.largest_tensor_bytes,
+                size.store_bytes(2 * size.largest_tensor_bytes),
                 size.model_bytes,
             ),
             MemoryModel::Unified => {

@@ -17,7 +17,7 @@ impl Experiment for SafetensorsStore {
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         match memory {
             MemoryModel::Discrete => Contract::discrete(
-                size.upload_bytes() + size.largest_tensor_bytes,
+                size.store_bytes(size.largest_tensor_bytes),
                 size.model_bytes,
             ),
             MemoryModel::Unified => Contract::unified(size.model_bytes + size.largest_tensor_bytes),

@@ -92,6 +92,10 @@ fn choice(
 ) -> Choice {
     let config = situation.size.config();
     let footprint = Footprint::new(&config, situation.dtype, None, Tuning::default());
+    let footprint = match situation.device {
+        Some(device) => footprint.on(device.backend),
+        None => footprint,
+    };
     let contract = (experiment.contract)(situation.memory, footprint);
     let survived = caps
         .iter()

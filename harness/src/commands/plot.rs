@@ -1,5 +1,7 @@
 //! `harness plot` and `harness report`: recorded results, shown again.
 
+use anyhow::ensure;
+
 use crate::cli::ResultsArgs;
 use crate::presentation::Presentation;
 use crate::summary::Spoilt;
@@ -21,6 +23,11 @@ pub fn report(args: &ResultsArgs) -> anyhow::Result<()> {
 fn present(args: &ResultsArgs) -> anyhow::Result<Presentation> {
     let spoilt = Spoilt::counted_if(args.include_spoilt);
     let presentation = Presentation::of(&args.results, args.plots.clone(), spoilt)?;
+    ensure!(
+        !presentation.is_simulated(),
+        "{}: was measured on a simulated device, which is for tests: no chart and no report is made of it",
+        args.results.display()
+    );
     presentation.write()?;
     Ok(presentation)
 }

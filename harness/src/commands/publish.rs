@@ -11,6 +11,7 @@ use crate::checkout::{self, shown};
 use crate::cli::PublishArgs;
 use crate::committed::{Place, make};
 use crate::manifest::{MAX_BYTES, Manifest};
+use crate::presentation::is_simulated;
 use crate::record::Record;
 use crate::results::{MACHINE, MANIFEST, read_rows, read_runs};
 
@@ -44,6 +45,11 @@ pub struct Published {
 /// known, if what belongs to them is missing or of another run, or if what stands there is not in the repository.
 pub fn publish_to(root: &Path, from: &Path, force: bool) -> anyhow::Result<Published> {
     let records = read_runs(from)?;
+    ensure!(
+        !is_simulated(&records),
+        "{}: was measured on a simulated device, which is for tests: it is never published",
+        from.display()
+    );
     let place = place_of(&records, from)?;
     let (results, plots) = (place.results(root), place.plots(root));
     if !force {

@@ -101,11 +101,15 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
     let presentation = Presentation::of(&out, options.plots.clone(), Spoilt::LeftOut)?;
     presentation.write()?;
     println!("{}", presentation.terminal());
-    println!(
-        "results:   {}\ncharts:    {}",
-        out.display(),
-        presentation.plots.display()
-    );
+    println!("results:   {}", out.display());
+    let report = match presentation.is_simulated() {
+        // Of a simulated device, nothing is shown.
+        true => None,
+        false => {
+            println!("charts:    {}", presentation.plots.display());
+            Some(out.join("report.md"))
+        }
+    };
     if interrupted {
         return Err(execution.interrupted().into());
     }
@@ -116,7 +120,7 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
         );
     }
     let findings = Findings::of(&presentation);
-    println!("{}", findings.text(&out.join("report.md")));
+    println!("{}", findings.text(report.as_deref()));
     fail_where_runs_failed(&presentation, &execution.records)?;
     match findings.broken() {
         broken if broken > 0 && options.check => Err(Ended::Findings { findings: broken }.into()),

@@ -80,7 +80,8 @@ impl Planned {
     /// The model's footprint. The device's limit is not known before it is opened; the whole tensor is an
     /// upper bound of a shard.
     pub fn footprint(&self) -> Footprint {
-        Footprint::new(&self.size.config(), self.dtype, None, self.tuning)
+        let footprint = Footprint::new(&self.size.config(), self.dtype, None, self.tuning);
+        footprint.on(self.device.spec.backend)
     }
 
     /// What of the tuning it heeds.

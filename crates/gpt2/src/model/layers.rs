@@ -90,13 +90,19 @@ pub(super) fn lazy_param<B: Backend, const D: usize>(
     let shape = Shape::from(shape);
     let lazy_shape = shape.clone();
     let initialise = move |device: &B::Device, require_grad: bool| {
-        let create = |shape: Shape| match initial {
-            Initial::Normal => Tensor::random(shape, Distribution::Normal(0.0, 1.0), device),
-            Initial::Uniform { bound } => {
-                Tensor::random(shape, Distribution::Uniform(-bound, bound), device)
-            }
-            Initial::Ones => Tensor::ones(shape, device),
-            Initial::Zeros => Tensor::zeros(shape, device),
+        // Flat at first: CUDA begins each row of a matrix at a multiple of 512 bytes, which takes more than the model has, and
+        // what is freed of it would not serve for what is loaded (CubeCL 0.10).
+        let create = |shape: Shape| {
+            let flat = [shape.num_elements()];
+            let values = match initial {
+                Initial::Normal => Tensor::random(flat, Distribution::Normal(0.0, 1.0), device),
+                Initial::Uniform { bound } => {
+                    Tensor::random(flat, Distribution::Uniform(-bound, bound), device)
+                }
+                Initial::Ones => Tensor::<B, 1>::ones(flat, device),
+                Initial::Zeros => Tensor::zeros(flat, device),
+            };
+            values.reshape(shape)
         };
         // Parameters live as long as the model: CubeCL keeps such allocations at their exact size,
         // where its general pools would round them up to pages (as Burn's own initialisers do).

@@ -43,10 +43,7 @@ pub(super) fn memory<R: Runtime>(device: &R::Device) -> Option<DeviceMemory> {
 }
 
 pub(super) fn device_error(device: &impl std::fmt::Debug, reason: impl ToString) -> Error {
-    Error::Device {
-        device: format!("{device:?}"),
-        reason: reason.to_string(),
-    }
+    featherweight::Error::device(device, reason).into()
 }
 
 /// A sync, and a read-back of one small tensor: wgpu's sync alone may return before the last writes were

@@ -4,12 +4,13 @@ use ::cubecl::cuda::CudaRuntime;
 use burn::tensor::Tensor;
 use burn_cubecl::CubeBackend;
 use burn_cuda::CudaDevice;
+use checkpoint::Dtype;
 use cudarc::driver::{result as driver, sys};
 use gpt2::Gpt2;
 use meter::{DeviceMemory, Panics};
 
-use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, training};
-use crate::{Error, FineTuning, MemoryModel, Run, Tell};
+use super::{BringLayer, DriverView, Platform, cubecl, forward, nvml, probe, toolkit, training};
+use crate::{Error, FineTuning, MemoryModel, Run, SIMULATED, Tell};
 
 /// Never under fusion, whatever features of Burn's another crate switches on: it would make runs differ.
 pub(crate) type Cuda = CubeBackend<CudaRuntime, f32, i32, u8>;
@@ -37,17 +38,31 @@ pub(crate) fn gpus() -> Result<Vec<Gpu>, String> {
     })
 }
 
+/// That a kernel can be compiled for a GPU, and runs there.
+///
+/// # Errors
+///
+/// Why not, and what to do.
+pub(crate) fn probe_gpu(index: usize) -> Result<(), String> {
+    Panics::caught(|| probe::probe(index as i32)).unwrap_or_else(|message| {
+        Err(format!(
+            "the NVIDIA driver or libnvrtc lacks a function: {message}"
+        ))
+    })
+}
+
 /// cudarc panics where a library is missing, so that is asked first.
 fn look() -> Result<Vec<Gpu>, String> {
     // SAFETY: looks a library up and opens it; nothing else runs.
     if !unsafe { cudarc::driver::sys::is_culib_present() } {
         return Err("no NVIDIA driver: libcuda was not found".to_owned());
     }
+    toolkit::open_compiler();
     // SAFETY: as above.
     if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
         return Err(
             "the NVIDIA driver is there, but libnvrtc, which compiles kernels, was not found: \
-             install the CUDA toolkit's runtime compiler"
+             `just setup cuda` brings it into this project; or install NVIDIA's CUDA toolkit"
                 .to_owned(),
         );
     }
@@ -108,6 +123,21 @@ fn pci_bus_id(device: sys::CUdevice) -> Result<String, driver::DriverError> {
     unsafe { sys::cuDeviceGetPCIBusId(text.as_mut_ptr(), text.len() as i32, device) }.result()?;
     let bytes = text.iter().take_while(|&&byte| byte != 0);
     Ok(bytes.map(|&byte| byte as u8 as char).collect())
+}
+
+/// Bytes that are free, and all, of a device that this process has open.
+pub(crate) fn room(index: usize) -> Option<(usize, usize)> {
+    let ask = || {
+        let device = driver::device::get(index as i32).ok()?;
+        // SAFETY: the context is there already, and is given back.
+        unsafe {
+            let context = driver::primary_ctx::retain(device).ok()?;
+            let told = driver::ctx::set_current(context).and_then(|()| driver::mem_get_info());
+            let _ = driver::primary_ctx::release(device);
+            told.ok()
+        }
+    };
+    Panics::caught(ask).ok().flatten()
 }
 
 /// The pool that CubeCL's asynchronous allocations come from.
@@ -186,6 +216,32 @@ impl Platform for Cuda {
             Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
             Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH,
         )
+    }
+
+    /// bf16 came with compute capability 8.0, f16 with 5.3 (CUDA C++ Programming Guide, "Compute Capabilities"): CubeCL 0.10 takes
+    /// both for granted, and its kernels do not compile.
+    fn lacks(device: &CudaDevice, dtype: Dtype) -> Option<String> {
+        let least = match dtype {
+            Dtype::Bf16 => 80,
+            Dtype::F16 => 53,
+            _ => return None,
+        };
+        let own = driver::device::get(device.index as i32)
+            .ok()
+            .map(probe::capability)?
+            .ok()?;
+        let text = |capability: i32| format!("{}.{}", capability / 10, capability % 10);
+        let reason = format!(
+            "its compute capability is {}, and {} is needed",
+            text(own),
+            text(least)
+        );
+        (own < least).then_some(reason)
+    }
+
+    fn is_simulated(device: &CudaDevice) -> bool {
+        let name = driver::device::get(device.index as i32).and_then(driver::device::get_name);
+        name.is_ok_and(|name| name.starts_with(SIMULATED))
     }
 
     fn watch_driver(index: usize) -> Option<Box<dyn DriverView>> {

@@ -8,6 +8,10 @@ mod flex;
 mod forward;
 #[cfg(feature = "cuda")]
 pub(crate) mod nvml;
+#[cfg(feature = "cuda")]
+mod probe;
+#[cfg(feature = "cuda")]
+pub(crate) mod toolkit;
 #[cfg(feature = "train")]
 mod training;
 #[cfg(not(feature = "train"))]
@@ -18,6 +22,7 @@ pub(crate) mod vulkan;
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use checkpoint::Dtype;
 use gpt2::Gpt2;
 use meter::{DeviceMemory, ReadBytes};
 
@@ -125,6 +130,26 @@ pub trait Platform: Backend {
     fn watch_driver(index: usize) -> Option<Box<dyn DriverView>> {
         let _ = index;
         None
+    }
+
+    /// Whether the device's own memory lies in the host's RAM, apart from what the host itself holds: software's buffers, and
+    /// those of a GPU in the processor.
+    fn is_in_host_memory(device: &Self::Device) -> bool {
+        let _ = device;
+        false
+    }
+
+    /// Why models of this dtype cannot be computed there, where it is known before a kernel is compiled.
+    fn lacks(device: &Self::Device, dtype: Dtype) -> Option<String> {
+        let _ = (device, dtype);
+        None
+    }
+
+    /// Whether it is a stand-in for a device, which copies bytes and computes nothing: what its kernels would have written is not
+    /// looked at.
+    fn is_simulated(device: &Self::Device) -> bool {
+        let _ = device;
+        false
     }
 
     /// Whether a first forward takes so long (compiling its kernels in software) that it is worth one

@@ -19,6 +19,8 @@ pub(crate) struct Adapter {
     pub name: String,
     pub driver: String,
     pub is_software: bool,
+    /// Whether its memory is the host's: software's, and that of a GPU in the processor.
+    pub is_in_host_memory: bool,
     device: WgpuDevice,
 }
 
@@ -49,10 +51,15 @@ pub(crate) fn adapters() -> Vec<Adapter> {
             name: info.name,
             driver: format!("{} {}", info.driver, info.driver_info),
             is_software: info.device_type == DeviceType::Cpu,
+            is_in_host_memory: is_in_host_memory(&device),
             device,
         })
     });
     adapters.collect()
+}
+
+fn is_in_host_memory(device: &WgpuDevice) -> bool {
+    matches!(device, WgpuDevice::Cpu | WgpuDevice::IntegratedGpu(_))
 }
 
 impl Platform for Vulkan {
@@ -111,6 +118,10 @@ impl Platform for Vulkan {
         piece_bytes: usize,
     ) -> Option<Result<(), Error>> {
         Some(bare_upload(device, buffers_bytes, piece_bytes))
+    }
+
+    fn is_in_host_memory(device: &WgpuDevice) -> bool {
+        is_in_host_memory(device)
     }
 
     fn compiles_in_software(device: &WgpuDevice) -> bool {

@@ -1,0 +1,129 @@
+//! Any module on CUDA: plain, under fusion, under autodiff; and how lean it is there. Where there is no GPU, on a simulated driver
+//! (`crates/simulated-cuda`): copies are real there, and kernels compiled and not executed.
+
+mod common;
+#[path = "common/lean.rs"]
+mod lean;
+#[path = "../../simulated-cuda/machine.rs"]
+mod machine;
+
+use std::process::Command;
+
+use burn::tensor::backend::Backend;
+use burn_autodiff::Autodiff;
+use burn_cubecl::CubeBackend;
+use burn_cuda::CudaDevice;
+use checkpoint::Format;
+use common::{Everything, check, from_pytorch, write};
+use cubecl::cuda::CudaRuntime;
+use featherweight::{Error, Way, open};
+use machine::Simulated;
+use peak_alloc::PeakAlloc;
+
+type Plain = CubeBackend<CudaRuntime, f32, i32, u8>;
+type Fused = burn_fusion::Fusion<Plain>;
+type Gpu = CudaDevice;
+type GpuRuntime = CudaRuntime;
+
+/// Pieces are in page-locked memory here, which the allocator does not see: only what is transposed passes through the heap.
+const LEAST_HEAP_BYTES: usize = 4 << 10;
+
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
+
+/// What the program is started with again, on the simulated machine.
+const AGAIN: &str = "FEATHERWEIGHT_ON_SIMULATED_CUDA";
+
+fn main() {
+    let case = std::env::var(AGAIN).ok();
+    if case.is_none() && !has_gpu() {
+        let Some(machine) = Simulated::machine() else {
+            return;
+        };
+        for (case, settings) in [
+            ("all", &[][..]),
+            ("all", &[("COPIES", "late")]),
+            ("fails", &[("FAULTS", "copy:5:sticks")]),
+            ("fails", &[("FAULTS", "alloc:4:sticks")]),
+            ("fails", &[("FAULTS", "sync:2:sticks")]),
+        ] {
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            again.env(AGAIN, case);
+            machine.offer(&mut again, settings);
+            println!("on a simulated device, {settings:?}");
+            assert!(again.status().unwrap().success(), "{case} {settings:?}");
+        }
+        return;
+    }
+    let device = CudaDevice::new(0);
+    if case.as_deref() == Some("fails") {
+        return a_device_that_fails_is_an_error_within_seconds(&device);
+    }
+    macro_rules! run {
+        ($($case:path),*) => {$(
+            $case(&device);
+            println!("{} ... ok", stringify!($case));
+        )*};
+    }
+    run!(
+        lean::the_host_holds_little_and_the_device_the_model_once_plain_fused_and_under_autodiff,
+        every_parameter_arrives_plain_under_fusion_and_under_autodiff_of_both
+    );
+}
+
+fn has_gpu() -> bool {
+    // SAFETY: looks a library up and opens it.
+    (unsafe { cudarc::driver::sys::is_culib_present() })
+        && cudarc::driver::result::init().is_ok()
+        && cudarc::driver::result::device::get_count().is_ok_and(|count| count > 0)
+}
+
+fn loads_everything<B: Backend<Device = Gpu>>(device: &Gpu) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m");
+    let path = write(&path, Format::Safetensors, &from_pytorch());
+    let checkpoint = open(&path).unwrap();
+    for is_lazy in [true, false] {
+        let module = match is_lazy {
+            true => Everything::<B>::lazy(device),
+            false => Everything::<B>::initialised(device),
+        };
+        let load = checkpoint.load().verified().staging_bytes(1 << 20);
+        let load = match is_lazy {
+            true => load.streamed(),
+            false => load.parallel(2),
+        };
+        let (module, report) = load.into(module).unwrap();
+        check(&module);
+        let is_fast = |way| way == Way::InPieces;
+        assert!(report.loaded.iter().all(|one| is_fast(one.way)), "{report}");
+    }
+}
+
+fn every_parameter_arrives_plain_under_fusion_and_under_autodiff_of_both(device: &Gpu) {
+    loads_everything::<Plain>(device);
+    loads_everything::<Fused>(device);
+    loads_everything::<Autodiff<Plain>>(device);
+    loads_everything::<Autodiff<Fused>>(device);
+}
+
+/// The driver's error sticks somewhere in the load: it is an error of the library's, soon, and never a model.
+fn a_device_that_fails_is_an_error_within_seconds(device: &Gpu) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m");
+    let path = write(&path, Format::Safetensors, &from_pytorch());
+    let started = std::time::Instant::now();
+    let load = || {
+        let module = Everything::<Plain>::lazy(device);
+        let load = open(&path).unwrap().load().staging_bytes(1 << 20);
+        load.into(module).map(drop)
+    };
+    // CubeCL panics in its own thread, and in this one where it is asked for something then.
+    match std::panic::catch_unwind(load) {
+        Ok(Err(Error::Device { reason, .. })) => assert!(!reason.is_empty()),
+        Ok(Err(other)) => panic!("{other}"),
+        Ok(Ok(())) => panic!("a model came of a device that fails"),
+        Err(_) => panic!("the library panicked"),
+    }
+    assert!(started.elapsed().as_secs() < 10);
+}
