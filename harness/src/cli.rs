@@ -61,6 +61,10 @@ pub enum Command {
     /// Make one run in this process and print its outcome as JSON
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// Run a program, and end all that it starts when it ends
+    #[cfg(target_os = "linux")]
+    #[command(hide = true)]
+    Guard(crate::guard::GuardArgs),
     /// Compute a checkpoint's reference logits
     #[command(hide = true)]
     Reference(ReferenceArgs),

@@ -11,7 +11,10 @@ use meter::{Cgroup, HostCaps, LastWords};
 use crate::autopsy::Remains;
 use crate::external::{Answer, External, Request};
 use crate::worker::Specification;
-use crate::{interrupt, machine};
+use crate::{bounded, interrupt, machine};
+
+/// An outcome is a line of less: its timeline has a sample for each few milliseconds.
+const OUTCOME_BYTES: usize = 256 << 20;
 
 /// Runs workers one after the other.
 pub struct Executor {
@@ -94,8 +97,8 @@ impl Executor {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn()?;
-        let stdout = drain(child.stdout.take());
-        let stderr = drain(child.stderr.take());
+        let stdout = drain(child.stdout.take(), OUTCOME_BYTES);
+        let stderr = drain(child.stderr.take(), bounded::TAIL_BYTES);
         let ended = wait(&mut child, self.timeout)?;
         let stdout = stdout.join().unwrap_or_default();
         let stderr = stderr.join().unwrap_or_default();
@@ -146,13 +149,7 @@ fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Waited> {
     }
 }
 
-/// Reads a pipe to its end in a thread, so that a talkative worker is never blocked.
-fn drain(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            let _ = pipe.read_to_end(&mut bytes);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+/// Reads a pipe to its end in a thread, so that a talkative worker is never blocked, and keeps its last bytes.
+fn drain(pipe: Option<impl Read + Send + 'static>, most: usize) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || pipe.map_or(String::new(), |pipe| bounded::tail(pipe, most)))
 }

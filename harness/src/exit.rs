@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::say;
+
 /// Why the program ended without an unexpected error, but not with success either.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
@@ -65,7 +67,7 @@ pub const CODES: &str = "Exit codes:
 
 /// Prints an error, and chooses the exit code.
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
-    match result {
+    match result.and_then(|()| say::check()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let message = message(&error);
@@ -74,6 +76,17 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
             eprintln!("error: {}", lines.join("\n"));
             ExitCode::from(error.downcast_ref::<Ended>().map_or(1, Ended::code))
         }
+    }
+}
+
+/// Tells what is wrong with a command line, or the help that it asks for.
+pub fn report_usage(told: &clap::Error) -> ExitCode {
+    let code = u8::try_from(told.exit_code()).unwrap_or(2);
+    match told.print() {
+        Err(error) if code == 0 && error.kind() != std::io::ErrorKind::BrokenPipe => {
+            report(Err(error.into()))
+        }
+        _ => ExitCode::from(code),
     }
 }
 
@@ -88,20 +101,6 @@ pub fn message(error: &anyhow::Error) -> String {
         }
     }
     message
-}
-
-/// Ends the program without a word where what it prints is read no further, as by `head`. (The signal that says so is off in
-/// Rust's programs, and stays so: a command that is talked to may go away, too.)
-pub fn quietly_when_nobody_reads() {
-    let otherwise = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        // What `println!` panics with.
-        let message = panic.payload_as_str().unwrap_or_default();
-        if message.starts_with("failed printing to stdout") {
-            std::process::exit(0);
-        }
-        otherwise(panic);
-    }));
 }
 
 #[cfg(test)]

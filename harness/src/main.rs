@@ -1,9 +1,13 @@
 //! `harness`: loading experiments, run and measured. Each run is a fresh process: this program started
 //! again with its hidden `worker` command.
 
+#[macro_use]
+mod say;
+
 mod advice;
 mod atomic;
 mod autopsy;
+mod bounded;
 mod charts;
 mod checkout;
 mod checkpoints;
@@ -21,6 +25,8 @@ mod executor;
 mod exit;
 mod external;
 mod findings;
+#[cfg(target_os = "linux")]
+mod guard;
 mod host_cap;
 mod house;
 mod interrupt;
@@ -49,6 +55,7 @@ mod tokenizer;
 #[cfg(not(feature = "text"))]
 #[path = "tokenizer_left_out.rs"]
 mod tokenizer;
+mod tree;
 mod units;
 mod worker;
 
@@ -64,7 +71,13 @@ fn main() -> std::process::ExitCode {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
     }
-    exit::quietly_when_nobody_reads();
-    let command = cli::Cli::parse().command;
-    exit::report(commands::execute(command))
+    // Where `just setup cuda` puts it.
+    if let Some(root) = checkout::root() {
+        // SAFETY: no other thread runs yet.
+        unsafe { lab::offer_cuda_toolkit(&root.join("target/cuda")) };
+    }
+    match cli::Cli::try_parse() {
+        Ok(cli) => exit::report(commands::execute(cli.command)),
+        Err(usage) => exit::report_usage(&usage),
+    }
 }

@@ -121,6 +121,92 @@ fn a_command_that_fails_says_why_and_the_others_go_on() {
     }
 }
 
+/// Starts processes that sleep for so many seconds, by every way that outlives who has started it: a child, one in a session of
+/// its own, an orphan. Then it does what it is told.
+#[cfg(target_os = "linux")]
+const SPAWNER: &str = r#"
+import json, os, subprocess, sys, time
+how, seconds = sys.argv[1:]
+sys.stdin.readline()
+subprocess.Popen(["sleep", seconds])
+subprocess.Popen(["sleep", seconds], start_new_session=True)
+os.system(f"(setsid sleep {seconds} &)")
+time.sleep(0.3)
+print(json.dumps({"event": "ready"}), flush=True)
+if how == "stays": time.sleep(600)
+if how == "shouts": sys.stdout.write("x" * (3 << 20)); sys.stdout.flush(); time.sleep(600)
+if how == "complains": sys.stderr.write("complaint " * 200000); sys.exit("the last word")
+"#;
+
+/// How many processes sleep for so many seconds.
+#[cfg(target_os = "linux")]
+fn sleepers(seconds: &str) -> usize {
+    let wanted = format!("sleep\0{seconds}\0");
+    let all = std::fs::read_dir("/proc").unwrap();
+    let lines = all.filter_map(|entry| std::fs::read(entry.ok()?.path().join("cmdline")).ok());
+    lines.filter(|line| line == wanted.as_bytes()).count()
+}
+
+#[cfg(target_os = "linux")]
+fn spawning(place: &Place, how: &str, seconds: &str, timeout_seconds: u32) {
+    place.write("spawner.py", SPAWNER);
+    let text = format!(
+        "[matrix]\nexperiments = ['streamed']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n\
+         [limits]\ntimeout_seconds = {timeout_seconds}\n\
+         [[external]]\nname = 'peer:{how}'\ncommand = ['python3', 'spawner.py', '{how}', '{seconds}']\n"
+    );
+    place.write("m.toml", &text);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_that_a_command_has_started_survives_it_and_its_end_is_its_end() {
+    for (how, seconds, status, needle) in [
+        ("stays", "4011", "timeout", "took longer"),
+        ("leaves", "4012", "failed", "ended with exit status: 0"),
+        ("complains", "4013", "failed", "the last word"),
+        ("shouts", "4014", "failed", "a line of more than"),
+    ] {
+        let place = Place::new();
+        spawning(&place, how, seconds, 6);
+        let start = std::time::Instant::now();
+        let (said, code) = place.run_manifest(&[]);
+        assert_eq!(code, 3, "{said}");
+        let (was, reason) = reason_of(&place.rows(), how);
+        assert_eq!(was, status, "{how}: {reason}");
+        assert!(reason.contains(needle), "{how}: {reason}");
+        assert!(reason.len() < 5000, "{how}: {} bytes", reason.len());
+        assert_eq!(sleepers(seconds), 0, "{how}");
+        if how != "stays" {
+            assert!(
+                start.elapsed().as_secs() < 40,
+                "{how}: {:?}",
+                start.elapsed()
+            );
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nothing_that_a_command_has_started_survives_a_harness_that_is_killed() {
+    let place = Place::new();
+    spawning(&place, "stays", "4021", 300);
+    let mut command = place.command(&["run", "m.toml", "--out", "out", "--only", "peer:stays"]);
+    let mut harness = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let wait_for = |count: usize| {
+        let start = std::time::Instant::now();
+        while sleepers("4021") != count {
+            assert!(start.elapsed().as_secs() < 60, "{} sleep", sleepers("4021"));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    wait_for(3);
+    harness.kill().unwrap();
+    harness.wait().unwrap();
+    wait_for(0);
+}
+
 #[test]
 fn a_command_that_is_not_there_or_cannot_be_set_up_is_skipped_with_the_reason() {
     let place = Place::new();

@@ -260,3 +260,42 @@ fn a_small_file_that_is_a_pipe_or_has_no_end_is_refused_by_name_and_not_waited_f
         }
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_reader_that_goes_away_changes_no_exit_code_and_a_full_disk_is_an_error() {
+    use std::process::Stdio;
+    let place = Place::new();
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
+    for (args, code) in [
+        (&["list"][..], 0),
+        (&["run", "absent.toml"], 2),
+        (&["--help"], 0),
+    ] {
+        // The reading end is closed before anything is written.
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = place.command(args);
+        let mut child = command
+            .stdout(writer)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        drop((command, reader));
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?}");
+
+        let output = place.command(args).stdout(full()).output().unwrap();
+        let expected = if code == 0 { 1 } else { code };
+        assert_eq!(output.status.code(), Some(expected), "{args:?}");
+        if code == 0 {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(said.starts_with("error: "), "{said}");
+        }
+        let to_errors = place.command(args).stderr(full()).output().unwrap();
+        assert_eq!(to_errors.status.code(), Some(code), "{args:?}");
+    }
+}

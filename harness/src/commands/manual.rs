@@ -1,7 +1,5 @@
 //! `harness completions` and `harness man`: what a shell and `man` want to know of the command line.
 
-use std::io::Write;
-
 use clap::CommandFactory;
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
@@ -11,7 +9,8 @@ use crate::manifest::unknown;
 pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "harness", &mut script);
-    print(&script)
+    print!("{}", String::from_utf8(script)?);
+    Ok(())
 }
 
 pub fn man(args: &ManArgs) -> anyhow::Result<()> {
@@ -33,11 +32,8 @@ pub fn man(args: &ManArgs) -> anyhow::Result<()> {
     };
     let mut page = Vec::new();
     clap_mangen::Man::new(described).render(&mut page)?;
-    print(&page)
-}
-
-fn print(bytes: &[u8]) -> anyhow::Result<()> {
-    Ok(std::io::stdout().write_all(bytes)?)
+    print!("{}", String::from_utf8(page)?);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
         Command::Worker(args) => worker::work(&args),
+        #[cfg(target_os = "linux")]
+        Command::Guard(args) => crate::guard::guard(&args),
         Command::Derive(args) => {
             derive::derive(&args.checkpoint, &args.size.config(), args.format, &args.to)
         }

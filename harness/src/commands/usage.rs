@@ -1,6 +1,5 @@
 //! `harness generate` and `harness finetune`: a loaded model in use.
 
-use std::io::Write;
 use std::ops::ControlFlow;
 
 use anyhow::{Context, bail};
@@ -36,7 +35,6 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     if tokenizer.is_none() {
         eprintln!("without --tokenizer these are token ids");
     }
-    let mut out = std::io::stdout();
     let result = model.carry_out(&task, &mut |told| {
         let Told::Token(id) = told else { return };
         generated.push(id);
@@ -52,11 +50,10 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
             None if generated.len() == 1 => id.to_string(),
             None => format!(",{id}"),
         };
-        // Whoever reads may have gone away.
-        let _ = write!(out, "{piece}").and_then(|()| out.flush());
+        print!("{piece}");
     });
     if result.is_ok() || !generated.is_empty() {
-        let _ = writeln!(std::io::stdout());
+        println!();
     }
     result
 }
@@ -87,25 +84,20 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
         save: target.as_ref().map(|target| target.saving.clone()),
     });
     let mut losses = Vec::new();
-    // Whoever reads may have gone away, and the training is to be saved all the same.
-    let print = |line: String| drop(writeln!(std::io::stdout(), "{line}"));
     model.carry_out(&task, &mut |told| {
         let Told::Loss(loss) = told else { return };
         match losses.len() {
-            0 => print(format!("loss {loss:.6} nats a token as loaded")),
-            steps => print(format!(
-                "loss {loss:.6} after {steps} of {} steps",
-                args.steps
-            )),
+            0 => println!("loss {loss:.6} nats a token as loaded"),
+            steps => println!("loss {loss:.6} after {steps} of {} steps", args.steps),
         }
         losses.push(loss);
     })?;
     if let Some(target) = target {
         target.finish(&model.store)?;
-        print(format!("saved {}", target.saving.path.display()));
+        println!("saved {}", target.saving.path.display());
     }
     if let Some(path) = &args.save_optimizer {
-        print(format!("saved {}", path.display()));
+        println!("saved {}", path.display());
     }
     match (losses.first(), losses.last()) {
         (Some(first), Some(last)) if last < first => Ok(()),

@@ -1,16 +1,16 @@
 //! Lines to and from a command.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::io::{BufReader, Write};
+use std::process::{ChildStdin, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lab::Status;
 use serde::Deserialize;
 
-use crate::{checkout, interrupt};
+use crate::tree::{Pipes, Tree};
+use crate::{bounded, interrupt};
 
 /// What a command says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -43,11 +43,11 @@ pub enum Ended {
     Refused(Status, String),
 }
 
-/// A command that runs. It is ended when this is dropped.
+/// A command that runs. It is ended when this is dropped, with all that it has started.
 pub struct Conversation {
-    child: Child,
+    tree: Tree,
     to: ChildStdin,
-    from: Receiver<(Instant, String)>,
+    from: Receiver<(Instant, std::io::Result<String>)>,
     errors: Option<JoinHandle<String>>,
     deadline: Instant,
     timeout: Duration,
@@ -60,36 +60,31 @@ impl Conversation {
         timeout: Duration,
         admit: impl FnOnce(u32) -> std::io::Result<()>,
     ) -> std::io::Result<Conversation> {
-        let [program, arguments @ ..] = command else {
-            return Err(std::io::Error::other("the command is empty"));
+        let mut tree = Tree::start(
+            command,
+            Pipes {
+                input: Stdio::piped(),
+                output: Stdio::piped(),
+                errors: Stdio::piped(),
+            },
+        )?;
+        let (Some(to), Some(out), Some(err)) = tree.take_pipes() else {
+            return Err(std::io::Error::other("its pipes are not there"));
         };
-        let mut command = command_of(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command.spawn()?;
-        let to = child.stdin.take().expect("it was piped");
-        let out = child.stdout.take().expect("it was piped");
-        let mut err = child.stderr.take().expect("it was piped");
-        let (heard, from) = channel();
+        // A command that says more than anybody listens to waits.
+        let (heard, from) = sync_channel(16);
         std::thread::spawn(move || {
-            for line in BufReader::new(out).lines().map_while(Result::ok) {
-                if heard.send((Instant::now(), line)).is_err() {
+            let mut out = BufReader::new(out);
+            while let Some(line) = bounded::line(&mut out) {
+                let is_last = line.is_err();
+                if heard.send((Instant::now(), line)).is_err() || is_last {
                     return;
                 }
             }
         });
-        let errors = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = err.read_to_end(&mut bytes);
-            String::from_utf8_lossy(&bytes).into_owned()
-        });
+        let errors = std::thread::spawn(move || bounded::tail(err, bounded::TAIL_BYTES));
         let conversation = Conversation {
-            child,
+            tree,
             to,
             from,
             errors: Some(errors),
@@ -101,7 +96,7 @@ impl Conversation {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.tree.pid()
     }
 
     /// Says a line, and when.
@@ -113,17 +108,34 @@ impl Conversation {
 
     /// Waits for what is expected, and says when it came.
     pub fn hear(&mut self, expected: Event) -> Result<(Instant, Message), Ended> {
+        let mut is_gone = false;
         loop {
             if interrupt::requested() {
                 return Err(Ended::Interrupted);
+            }
+            if is_gone {
+                // What it said at last may still be on its way.
+                return match self.from.recv_timeout(Duration::from_millis(100)) {
+                    Ok((at, Ok(line))) => understand(&line, expected).map(|message| (at, message)),
+                    _ => Err(Ended::Gone),
+                };
             }
             if Instant::now() > self.deadline {
                 return Err(Ended::TimedOut);
             }
             match self.from.recv_timeout(Duration::from_millis(10)) {
-                Err(RecvTimeoutError::Timeout) => {}
+                // Its end is its end, whoever still holds its pipes.
+                Err(RecvTimeoutError::Timeout) => match self.tree.try_wait() {
+                    Ok(None) => {}
+                    _ => is_gone = true,
+                },
                 Err(RecvTimeoutError::Disconnected) => return Err(Ended::Gone),
-                Ok((at, line)) => return understand(&line, expected).map(|message| (at, message)),
+                Ok((at, Ok(line))) => {
+                    return understand(&line, expected).map(|message| (at, message));
+                }
+                Ok((_, Err(error))) => {
+                    return Err(Ended::Misunderstood(format!("the command said {error}")));
+                }
             }
         }
     }
@@ -131,13 +143,12 @@ impl Conversation {
     /// How the command ended: it is given a second for that, and then ended.
     fn end(&mut self) -> std::io::Result<std::process::ExitStatus> {
         for _ in 0..100 {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.tree.try_wait()? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.child.kill()?;
-        self.child.wait()
+        self.tree.end()
     }
 
     /// The status of a run that ended so, and why, for a person.
@@ -169,34 +180,14 @@ impl Conversation {
                 let last = last.map_or(String::new(), |line| format!(": {}", line.trim()));
                 (
                     Status::Failed,
-                    format!("the command ended with {status}{last}"),
+                    format!(
+                        "the command ended with {status}{}",
+                        bounded::cut(&last, 4096)
+                    ),
                 )
             }
         }
     }
-}
-
-impl Drop for Conversation {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A command of a manifest, to be run from the checkout's root: there are the folders that the manifests of the house name.
-/// Outside a checkout it is run from the current folder.
-pub fn command_of(program: &str) -> Command {
-    let Some(root) = checkout::root() else {
-        return Command::new(program);
-    };
-    // A program's relative path would be looked up in the one folder or the other, as the platform likes.
-    let is_path = Path::new(program).components().count() > 1;
-    let mut command = match is_path {
-        true => Command::new(root.join(program)),
-        false => Command::new(program),
-    };
-    command.current_dir(root);
-    command
 }
 
 fn understand(line: &str, expected: Event) -> Result<Message, Ended> {

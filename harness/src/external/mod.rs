@@ -19,7 +19,7 @@ mod conversation;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use checkpoint::{Dtype, Format};
 use gpt2::{Config, Size};
@@ -30,7 +30,13 @@ use lab::{
 use meter::{CacheState, Cgroup, Outside};
 use serde::Serialize;
 
-use conversation::{Conversation, Ended, Event, command_of};
+use conversation::{Conversation, Ended, Event};
+
+use crate::interrupt;
+use crate::tree::{Pipes, Tree};
+
+/// So long may what brings a command's dependencies take: PyTorch by a slow network.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// A command of the manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,18 +120,34 @@ impl Answer {
 impl External {
     /// Brings its dependencies; the reason where that fails.
     pub fn set_up(&self) -> Result<(), String> {
-        let Some([program, arguments @ ..]) = self.setup.as_deref() else {
+        let Some(setup) = self.setup.as_deref() else {
             return Ok(());
         };
-        let status = command_of(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::from(std::io::stderr()))
-            .status();
-        match status {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("`{}` ended with {status}", self.setup_line())),
-            Err(error) => Err(format!("`{}` cannot be run: {error}", self.setup_line())),
+        let failed = |error| format!("`{}` cannot be run: {error}", self.setup_line());
+        let pipes = Pipes {
+            input: Stdio::null(),
+            output: Stdio::from(std::io::stderr()),
+            errors: Stdio::inherit(),
+        };
+        let mut tree = Tree::start(setup, pipes).map_err(failed)?;
+        let start = Instant::now();
+        loop {
+            match tree.try_wait().map_err(failed)? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(format!("`{}` ended with {status}", self.setup_line())),
+                None => {}
+            }
+            if interrupt::requested() {
+                return Err(format!("`{}` was interrupted", self.setup_line()));
+            }
+            if start.elapsed() > SETUP_TIMEOUT {
+                let minutes = SETUP_TIMEOUT.as_secs() / 60;
+                return Err(format!(
+                    "`{}` took longer than {minutes} min",
+                    self.setup_line()
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -6,6 +6,8 @@ mod table;
 use lab::{Measures, Outcome, Spoiling, Status, Tuned, columns};
 use meter::CapMechanism;
 
+use crate::bounded;
+
 pub use table::{Dropped, Rows, SCHEMA_FILE, as_json, columns_of, dictionary, read, write_row};
 
 /// Raised when columns come, go, or change their meaning.
@@ -33,7 +35,7 @@ columns! {
         machine: String = Text, Given, 1;
         /// The device, as manifests name it.
         device: String = Text, Given, 1;
-        /// What the device is, and what drives it. A software driver is called so.
+        /// What the device is, and what drives it. A software or simulated one is called so.
         driver: Option<String> = Text, Given, 4;
         /// Burn's backend.
         backend: String = Text, Given, 1;
@@ -191,9 +193,10 @@ impl Record {
     }
 }
 
-/// So that a row is a line, whatever a driver said.
+/// So that a row is a line, and no book, whatever a driver said.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    bounded::cut(&line, 4096)
 }
 
 /// `value` to one part in `steps`.
