@@ -135,7 +135,7 @@ time.sleep(0.3)
 print(json.dumps({"event": "ready"}), flush=True)
 if how == "stays": time.sleep(600)
 if how == "shouts": sys.stdout.write("x" * (3 << 20)); sys.stdout.flush(); time.sleep(600)
-if how == "complains": sys.stderr.write("complaint " * 200000); sys.exit("the last word")
+if how == "complains": sys.stderr.write("complaint " * 200000 + "\n"); sys.exit("the last word")
 "#;
 
 /// How many processes sleep for so many seconds.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData, get_device_settings};
-use checkpoint::PrivateMap;
+use checkpoint::{PrivateMap, Unreadable};
 
 use crate::assign::{self, Supply};
 use crate::carry::{Source, carry};
@@ -30,8 +30,15 @@ impl Load {
         self.checkpoint.check_unchanged()?;
         let index = self.checkpoint.index();
         let mismatch = |mismatch| Error::Mismatch(Box::new(mismatch));
-        let (slots, device) = collect::<B, M>(module);
-        let Some(device) = device else {
+        let (slots, devices) = collect::<B, M>(module);
+        if devices.len() > 1 {
+            let reason = format!(
+                "the module is on {} devices ({devices:?}): load it on one, and move it then",
+                devices.len()
+            );
+            return Err(Error::Unsupported(reason));
+        }
+        let Some(device) = devices.into_iter().next() else {
             return Err(mismatch(Mismatch {
                 file: index.path().to_owned(),
                 problems: vec![Problem::Nothing],
@@ -178,6 +185,8 @@ impl Load {
         if self.is_verified {
             verify::verify(&module, &slots, &items)?;
         }
+        // Who writes to a file while it is read gets a part of each.
+        self.checkpoint.check_unchanged()?;
         let report = self.report(&slots, &items, &ways, start);
         Ok((module, report))
     }
@@ -257,7 +266,16 @@ impl Load {
         let kept = kept.filter(|(place, _)| !is_loaded.contains(place));
         let used: HashSet<&str> = items.iter().map(|item| &*item.source.tensor.name).collect();
         let index = self.checkpoint.index();
+        let unreadable = index
+            .others()
+            .iter()
+            .filter(|other| other.tensor().is_none());
+        let unreadable = unreadable.filter(|other| {
+            let reason = &other.reason;
+            !matches!(reason, Unreadable::NoTensor | Unreadable::Missing { .. })
+        });
         let all = index.all().map(|tensor| &*tensor.name);
+        let all = all.chain(unreadable.map(|other| &*other.name));
         Report {
             file: index.path().to_owned(),
             loaded: loaded.collect(),

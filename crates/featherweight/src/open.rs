@@ -61,8 +61,23 @@ impl From<checkpoint::Checkpoint> for Checkpoint {
 #[derive(Debug, Clone, PartialEq)]
 struct FileState {
     path: Arc<Path>,
-    /// Its length, and when it was last written; `None` where it is gone.
-    state: Option<(u64, Option<SystemTime>)>,
+    /// Its length, when it was last written, and which file it is; `None` where it is gone.
+    state: Option<(u64, Option<SystemTime>, Identity)>,
+}
+
+/// What tells a file from another that has taken its name, be it of the same length and age: its number, and when that was changed.
+type Identity = (u64, u64, i64, i64);
+
+#[cfg(unix)]
+fn identity(metadata: &std::fs::Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    (metadata.dev(), metadata.ino(), changed.0, changed.1)
+}
+
+#[cfg(not(unix))]
+fn identity(_: &std::fs::Metadata) -> Identity {
+    Identity::default()
 }
 
 impl FileState {
@@ -70,7 +85,10 @@ impl FileState {
         let metadata = std::fs::metadata(path).ok();
         FileState {
             path: Arc::clone(path),
-            state: metadata.map(|metadata| (metadata.len(), metadata.modified().ok())),
+            state: metadata.map(|metadata| {
+                let written = metadata.modified().ok();
+                (metadata.len(), written, identity(&metadata))
+            }),
         }
     }
 }

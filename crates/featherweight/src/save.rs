@@ -10,7 +10,7 @@ use burn_store::{BurnToPyTorchAdapter, IdentityAdapter, PathFilter};
 use checkpoint::{Digest, Dtype, Format, TensorMeta};
 
 use crate::Error;
-use crate::plan::{Convention, Slot, collect, is_linear_weight, norm_name};
+use crate::plan::{Convention, Slot, collect, is_linear_weight, norm_name, wants};
 use crate::read_back::read_back;
 
 /// Saves a module: say how, then [`Save::to`] where.
@@ -153,14 +153,22 @@ impl Save {
             ]),
             Convention::PyTorch => BTreeMap::from([("format".to_owned(), "pt".to_owned())]),
         };
-        metadata.extend(self.metadata);
-        let wants = |slot: &Slot| {
-            let filter = self.filter.as_ref();
-            filter.is_none_or(|filter| filter.matches(&slot.path))
-        };
+        for (key, value) in self.metadata {
+            if matches!(&*key, "format" | "producer") {
+                return Err(Error::Unsupported(format!(
+                    "metadata `{key}` says whose layout the file has, and is not the caller's: choose another key"
+                )));
+            }
+            metadata.insert(key, value);
+        }
+        let filter = self.filter.as_ref();
         let mut tensors: BTreeMap<String, (&ToSave, bool)> = BTreeMap::new();
         let mut metas = Vec::new();
-        for tensor in self.tensors.iter().filter(|tensor| wants(&tensor.slot)) {
+        for tensor in self
+            .tensors
+            .iter()
+            .filter(|tensor| wants(filter, &tensor.slot))
+        {
             let (mut name, mut shape) = (tensor.slot.path.clone(), tensor.shape.clone());
             let is_turned = convention == Convention::PyTorch
                 && is_linear_weight(&tensor.slot)
@@ -182,7 +190,13 @@ impl Save {
                 dtype: tensor.dtype,
                 shape,
             });
-            tensors.insert(name, (tensor, is_turned));
+            if let Some((other, _)) = tensors.insert(name.clone(), (tensor, is_turned)) {
+                return Err(Error::Unsupported(format!(
+                    "`{}` and `{}` would both be called `{name}` in the file: rename a field, or save as Burn has it \
+                     (IdentityAdapter)",
+                    other.slot.path, tensor.slot.path
+                )));
+            }
         }
         let mut device_failed = None;
         let written =

@@ -13,7 +13,7 @@ use burn_store::{
 use checkpoint::{Access, Format};
 
 use crate::carry::{PieceReader, Source};
-use crate::plan::{Convention, collect};
+use crate::plan::{Convention, Slot, collect};
 use crate::save::{Save, ToAdapter, save};
 use crate::{Checkpoint, Error, Load};
 
@@ -161,15 +161,14 @@ impl ModuleStore for Store {
         module: &mut M,
     ) -> Result<ApplyResult, Error> {
         let load = self.load()?;
-        let containers: BTreeMap<String, String> = collect::<B, M>(module)
-            .0
-            .into_iter()
-            .map(|slot| (slot.path, slot.container))
-            .collect();
+        let slots = collect::<B, M>(module).0.into_iter();
+        let slots: BTreeMap<String, Slot> = slots.map(|slot| (slot.path.clone(), slot)).collect();
         let names = load.names.clone();
         let report = load.apply(module)?;
-        let (missing, skipped): (Vec<String>, Vec<String>) =
-            report.kept.into_iter().partition(|path| names.wants(path));
+        let (missing, skipped): (Vec<String>, Vec<String>) = report
+            .kept
+            .into_iter()
+            .partition(|path| slots.get(path).is_none_or(|slot| names.wants(slot)));
         Ok(ApplyResult {
             applied: report
                 .loaded
@@ -180,8 +179,9 @@ impl ModuleStore for Store {
             missing: missing
                 .into_iter()
                 .map(|path| {
-                    let container = containers.get(&path).cloned().unwrap_or_default();
-                    (path, container)
+                    let slot = slots.get(&path);
+                    let container = slot.map(|slot| slot.container.clone());
+                    (path, container.unwrap_or_default())
                 })
                 .collect(),
             unused: report.unused,
@@ -197,7 +197,7 @@ impl ModuleStore for Store {
         if self.snapshots.is_none() {
             let load = self.load()?;
             load.check_patterns()?;
-            let named = load.names.apply(load.checkpoint.index());
+            let (named, _) = load.names.apply(load.checkpoint.index());
             let named = named.into_iter().map(|named| {
                 let source = Source::as_stored(named.tensor.clone());
                 let snapshot = snapshot(&named.name, source);

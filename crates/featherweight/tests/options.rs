@@ -135,8 +135,22 @@ fn layers_of_both_layouts_are_saved_as_burn_store_saves_them_and_come_back() {
             .save_into(&mut SafetensorsStore::from_file(name("theirs")))
             .unwrap();
         for path in [name("ours"), name("theirs")] {
+            let load = open(&path).unwrap().load();
+            let load = match inputs == outputs {
+                false => load,
+                // A square does not say which of the two layouts was saved: the caller does.
+                true => {
+                    let again: Linear<Flex> = config.init(&FlexDevice);
+                    let said = load.clone().into(again).unwrap_err().to_string();
+                    assert!(
+                        said.contains("`weight`") && said.contains("[8, 8]"),
+                        "{said}"
+                    );
+                    load.with_from_adapter(featherweight::IdentityAdapter)
+                }
+            };
             let again: Linear<Flex> = config.init(&FlexDevice);
-            let (again, _) = open(&path).unwrap().load().into(again).unwrap();
+            let (again, _) = load.into(again).unwrap();
             assert_eq!(values(again.weight.val()), expected, "{path:?}");
         }
         let mut again: Linear<Flex> = config.init(&FlexDevice);
@@ -291,11 +305,24 @@ fn a_file_of_another_framework_is_refused_unless_somebody_says_whose_layout_it_h
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
     let layer = linear(8, 8);
-    save(&layer)
-        .metadata("format", "mlx")
-        .metadata("producer", "mlx")
-        .to(&path)
-        .unwrap();
+    let meta = checkpoint::TensorMeta {
+        name: "weight".to_owned(),
+        dtype: Dtype::F32,
+        shape: vec![8, 8],
+    };
+    let said = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
+    let bytes: Vec<u8> = values(layer.weight.val())
+        .into_iter()
+        .flat_map(f32::to_le_bytes)
+        .collect();
+    checkpoint::write_with_metadata(
+        &path,
+        Format::Safetensors,
+        &[meta],
+        &said,
+        &mut |_, sink| sink(&bytes),
+    )
+    .unwrap();
     let checkpoint = open(&path).unwrap();
     let said = checkpoint
         .load()
@@ -322,6 +349,113 @@ fn a_file_that_has_changed_since_it_was_opened_is_refused() {
         .unwrap_err()
         .to_string();
     assert!(said.contains("has changed since it was opened"), "{said}");
+}
+
+/// Writes zeros over a file's end when the load is at this phase, as an editor of another program would.
+struct Meddler(std::path::PathBuf, featherweight::Phase);
+
+impl featherweight::Observe for Meddler {
+    fn enter(&self, phase: featherweight::Phase) {
+        if phase == self.1 {
+            let mut bytes = std::fs::read(&self.0).unwrap();
+            let end = bytes.len() - 16;
+            bytes[end..].fill(0);
+            std::fs::write(&self.0, bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_loaded_is_an_error_and_so_is_another_of_its_name_and_age() {
+    use featherweight::Phase;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    let layer = linear(8, 4);
+    for (phase, is_verified) in [(Phase::Materialise, false), (Phase::Read, true)] {
+        save(&layer).overwrite(true).to(&path).unwrap();
+        let load = open(&path).unwrap().load();
+        let load = load.observed(std::sync::Arc::new(Meddler(path.clone(), phase)));
+        let load = if is_verified { load.verified() } else { load };
+        let said = load.into(linear(8, 4)).unwrap_err().to_string();
+        assert!(said.contains("has changed since it was opened"), "{said}");
+    }
+    // Another file, renamed over it: as long, and as old.
+    save(&layer).overwrite(true).to(&path).unwrap();
+    let checkpoint = open(&path).unwrap();
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let other = folder.path().join("other.safetensors");
+    save(&linear(8, 4)).to(&other).unwrap();
+    let file = std::fs::File::options().write(true).open(&other).unwrap();
+    file.set_modified(written).unwrap();
+    std::fs::rename(&other, &path).unwrap();
+    let said = checkpoint
+        .load()
+        .into(linear(8, 4))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("has changed since it was opened"), "{said}");
+}
+
+#[test]
+fn what_cannot_be_read_has_its_number_and_is_told_as_unused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    // The second of three layers is of a dtype that is not read.
+    let header = r#"{"layers.0.weight":{"dtype":"F32","shape":[4,8],"data_offsets":[0,128]},"layers.1.weight":{"dtype":"F8_E4M3","shape":[4,8],"data_offsets":[128,160]},"layers.2.weight":{"dtype":"F32","shape":[4,8],"data_offsets":[160,288]}}"#;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + 288, 0);
+    std::fs::write(&path, bytes).unwrap();
+    let load = || {
+        let load = open(&path).unwrap().load().allow_unused(true);
+        load.with_from_adapter(featherweight::PyTorchToBurnAdapter)
+    };
+    let layers = |count: usize| Stack {
+        layers: (0..count).map(|_| linear(8, 4)).collect(),
+    };
+    let counted = load().map_indices_contiguous(true);
+    let said = counted.into(layers(2)).unwrap_err().to_string();
+    assert!(
+        said.contains("`layers.1.weight`") && said.contains("F8_E4M3"),
+        "{said}"
+    );
+    let (_, report) = load().into(layers(1)).unwrap();
+    assert_eq!(
+        report.unused,
+        ["layers.2.weight", "layers.1.weight"],
+        "{report}"
+    );
+}
+
+#[test]
+fn a_filter_is_told_what_a_parameter_is_in_as_burn_store_tells_it() {
+    let (_folder, checkpoint) = pth(&[
+        ("norm.weight", f32s("n", &[4])),
+        ("norm.bias", f32s("m", &[4])),
+        ("linear.weight", f32s("w", &[4, 8])),
+    ]);
+    #[derive(Module, Debug)]
+    struct Both<B: Backend> {
+        norm: burn::nn::LayerNorm<B>,
+        linear: Linear<B>,
+    }
+    for wants_linear in [true, false] {
+        let both: Both<Flex> = Both {
+            norm: burn::nn::LayerNormConfig::new(4).init(&FlexDevice),
+            linear: linear(8, 4),
+        };
+        let predicate = match wants_linear {
+            true => |_: &str, containers: &str| containers.contains("Struct:Linear"),
+            false => |_: &str, containers: &str| !containers.contains("Struct:Linear"),
+        };
+        let filter = featherweight::PathFilter::new().with_predicate(predicate);
+        let (_, report) = checkpoint.load().filter(filter).into(both).unwrap();
+        let paths: Vec<&str> = report.loaded.iter().map(|one| &*one.path).collect();
+        match wants_linear {
+            true => assert_eq!(paths, ["linear.weight"]),
+            false => assert_eq!(paths, ["norm.gamma", "norm.beta"]),
+        }
+    }
 }
 
 #[test]
@@ -416,7 +550,7 @@ fn matrices_are_quantised_on_the_way_where_the_block_divides_their_rows() {
 }
 
 #[test]
-fn clones_of_a_layer_are_several_where_the_file_has_several_and_one_where_it_has_one() {
+fn clones_of_a_layer_are_several_and_one_alone_is_loaded_where_the_file_has_one() {
     let layer = linear(8, 4);
     let clones = || Stack {
         layers: vec![layer.clone(), layer.clone()],
@@ -432,12 +566,27 @@ fn clones_of_a_layer_are_several_where_the_file_has_several_and_one_where_it_has
     );
     assert!(report.loaded.iter().all(|one| one.same_as.is_none()));
     let (_folder, one) = pth(&[("layers.0.weight", f32s("a", &[4, 8]))]);
-    let (stack, report) = one.load().into(clones()).unwrap();
-    assert_eq!(
-        values(stack.layers[1].weight.val()),
-        turned(&floats("a", 32), [4, 8])
-    );
-    assert_eq!(report.loaded[1].same_as.as_deref(), Some("layers.0.weight"));
+    let said = one.load().into(clones()).unwrap_err().to_string();
+    assert!(said.contains("`layers.1.weight`"), "{said}");
+    // What the others hold stays.
+    let only_first = |load: featherweight::Load| load.with_regex(r"^layers\.0\.");
+    for load in [
+        one.load().allow_partial(true),
+        only_first(one.load()),
+        only_first(checkpoint.load()),
+    ] {
+        let mut again = stack.clone();
+        let report = load.apply(&mut again).unwrap();
+        assert_eq!(report.kept, ["layers.1.weight"]);
+        assert_eq!(
+            values(again.layers[0].weight.val()),
+            turned(&floats("a", 32), [4, 8])
+        );
+        assert_eq!(
+            values(again.layers[1].weight.val()),
+            turned(&floats("b", 32), [4, 8])
+        );
+    }
     // Copies of one tensor are one again.
     let (_folder, copies) = pth(&[
         ("layers.0.weight", f32s("a", &[4, 8])),

@@ -85,6 +85,41 @@ fn a_file_that_is_there_and_a_name_that_says_no_format_are_refused() {
 }
 
 #[test]
+fn two_parameters_of_one_name_and_words_that_contradict_the_layout_are_refused() {
+    /// As burn-nn's norm is called, so that both of its parameters are `weight` for PyTorch.
+    #[derive(burn::module::Module, Debug)]
+    struct LayerNorm<B: burn::tensor::backend::Backend> {
+        gamma: burn::module::Param<burn::tensor::Tensor<B, 1>>,
+        weight: burn::module::Param<burn::tensor::Tensor<B, 1>>,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let ones = || burn::module::Param::from_data([1.0f32, 2.0], &FlexDevice);
+    let norm = LayerNorm::<Flex> {
+        gamma: ones(),
+        weight: ones(),
+    };
+    for name in ["a.pth", "a.safetensors"] {
+        let for_pytorch = save(&norm).with_to_adapter(BurnToPyTorchAdapter);
+        let said = for_pytorch
+            .to(folder.path().join(name))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.contains("`gamma`") && said.contains("`weight`"),
+            "{said}"
+        );
+        assert!(!folder.path().join(name).exists());
+    }
+    for key in ["format", "producer"] {
+        let said = save(&norm)
+            .metadata(key, "burn")
+            .to(folder.path().join("b.safetensors"));
+        let said = said.unwrap_err().to_string();
+        assert!(said.contains(&format!("metadata `{key}`")), "{said}");
+    }
+}
+
+#[test]
 fn a_store_is_all_that_changes_in_a_program_that_uses_burn_store() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(&folder.path().join("m.pth"), Format::Pth, &from_pytorch());

@@ -48,6 +48,13 @@ impl Convention {
     /// Another framework that the file says it is of. Flax, TensorFlow and MLX have kernels in other orders, some of which have the
     /// same shape.
     pub(crate) fn foreign(checkpoint: &Checkpoint) -> Option<&str> {
+        if matches!(
+            checkpoint.format(),
+            Format::Pth | Format::ShardedPth | Format::Burnpack
+        ) {
+            // What stands in it under this name is the user's.
+            return None;
+        }
         let format = &**checkpoint.metadata().get("format")?;
         // burn-store says `safetensors`; `np` is no framework.
         let is_known = matches!(format, "pt" | "burn" | "safetensors" | "np");

@@ -7,7 +7,7 @@ use burn::tensor::DType;
 use checkpoint::{Checkpoint, TensorRange, Unreadable};
 
 use super::convention::{is_linear_weight, last, norm_name};
-use super::names::{Named, Names, nearest};
+use super::names::{Named, NamedOther, Names, nearest};
 use super::{Convention, Kind, Mismatch, Problem, Slot};
 use crate::carry::Source;
 use crate::change::Cast;
@@ -49,11 +49,12 @@ pub(crate) fn fit(
     slots: &[Slot],
     wanted: &Wanted<'_>,
 ) -> Result<Vec<Item>, Mismatch> {
-    let named = wanted.names.apply(checkpoint);
+    let (named, others) = wanted.names.apply(checkpoint);
     let mut fitting = Fitting {
         checkpoint,
         slots,
         wanted,
+        others: &others,
         convention: wanted.convention.or_else(|| Convention::of(checkpoint)),
         problems: Vec::new(),
     };
@@ -97,6 +98,8 @@ struct Fitting<'a> {
     checkpoint: &'a Checkpoint,
     slots: &'a [Slot],
     wanted: &'a Wanted<'a>,
+    /// What of the checkpoint cannot be read.
+    others: &'a [NamedOther<'a>],
     convention: Option<Convention>,
     problems: Vec<Problem>,
 }
@@ -111,6 +114,8 @@ struct Found<'a> {
     beside: Vec<usize>,
     /// Names in the file that are somebody's.
     used: HashSet<&'a str>,
+    /// Those of parameters that are not asked for.
+    passed_over: HashSet<&'a str>,
 }
 
 /// What the matrices that are no squares say of those that are.
@@ -118,6 +123,8 @@ struct Found<'a> {
 struct Orientation {
     transposed: bool,
     straight: bool,
+    /// A column-major layer's matrix that is no square is there.
+    columns_first: bool,
 }
 
 impl<'a> Fitting<'a> {
@@ -149,10 +156,14 @@ impl<'a> Fitting<'a> {
             without: Vec::new(),
             beside: Vec::new(),
             used: HashSet::new(),
+            passed_over: HashSet::new(),
         };
         for (place, slot) in self.slots.iter().enumerate() {
             let candidates = self.candidates(slot);
-            if !self.wanted.names.wants(&slot.path) {
+            if !self.wanted.names.wants(slot) {
+                let own = candidates.iter().filter_map(|name| by_name.get(&**name));
+                let own = own.flatten().map(|tensor| &*tensor.name);
+                found.passed_over.extend(own);
                 // One that is the same parameter as another that is wanted goes with it, where the file has nothing for it.
                 if !candidates.iter().any(|name| by_name.contains_key(&**name)) {
                     found.beside.push(place);
@@ -186,13 +197,12 @@ impl<'a> Fitting<'a> {
 
     /// Whether the file has something for a parameter that cannot be read: nothing else stands in for it.
     fn is_unreadable(&mut self, slot: &Slot, candidates: &[String]) -> bool {
-        let mut others = self.checkpoint.others().iter();
-        let other = others.find(|other| {
-            let is_there = !matches!(other.reason, Unreadable::Missing { .. });
-            is_there
-                && other.tensor().is_none()
-                && candidates.contains(&self.wanted.names.rename(&other.name))
+        let mut others = self.others.iter();
+        let other = others.find(|named| {
+            let is_there = !matches!(named.other.reason, Unreadable::Missing { .. });
+            is_there && candidates.contains(&named.name)
         });
+        let other = other.map(|named| named.other);
         if let Some(other) = other {
             self.problems.push(Problem::Dtype {
                 path: slot.path.clone(),
@@ -207,10 +217,13 @@ impl<'a> Fitting<'a> {
     fn orientations(&self, found: &Found<'_>) -> Orientation {
         let mut seen = Orientation::default();
         for (slot, tensor) in self.slots.iter().zip(&found.of) {
-            let is_told = is_linear_weight(slot) && !slot.has_load_mapper;
-            let Some(tensor) = tensor.filter(|_| is_told) else {
+            let Some(tensor) = tensor.filter(|_| is_linear_weight(slot)) else {
                 continue;
             };
+            if slot.has_load_mapper {
+                seen.columns_first |= slot.shape[0] != slot.shape[1];
+                continue;
+            }
             if let (&[rows, columns], &[a, b]) = (&tensor.shape[..], &logical(slot)[..])
                 && rows != columns
             {
@@ -232,6 +245,15 @@ impl<'a> Fitting<'a> {
         }
     }
 
+    /// Whether a column-major layer's weight in a file that says it is Burn's may be a row-major layer's, which is the other way
+    /// round: nothing but squares is there to tell.
+    fn is_of_either_layout(&self, slot: &Slot, seen: Orientation) -> bool {
+        let is_square = slot.shape[0] == slot.shape[1];
+        let is_of_burn =
+            self.wanted.convention.is_none() && self.convention == Some(Convention::Burn);
+        is_of_burn && is_square && !seen.columns_first
+    }
+
     fn item(&mut self, place: usize, tensor: &TensorRange, seen: Orientation) -> Option<Item> {
         let slot = &self.slots[place];
         let mut range = tensor.clone();
@@ -244,6 +266,8 @@ impl<'a> Fitting<'a> {
         let mut is_transposed = false;
         if is_linear_weight(slot) && range.shape.len() == 2 {
             let known = match slot.has_load_mapper {
+                // A file of Burn's has the weights of both kinds of layers, each as it is saved; a square does not say which.
+                true if self.is_of_either_layout(slot, seen) => None,
                 true => Some(true),
                 false => self.is_outputs_first(seen),
             };
@@ -354,9 +378,11 @@ impl<'a> Fitting<'a> {
             let is_alike = |other: &Slot| {
                 other.shape == slot.shape && is_linear_weight(other) == is_linear_weight(slot)
             };
-            let twin = twins
-                .map(|twins| twins[0])
-                .filter(|&twin| is_alike(&self.slots[items[twin].slot]));
+            let mut twins = twins.into_iter().flatten().copied();
+            let twin = twins.find(|&twin| {
+                let other = &self.slots[items[twin].slot];
+                is_alike(other) && !are_clones(&other.path, &slot.path)
+            });
             match twin {
                 Some(twin) => items.push(Item {
                     slot: place,
@@ -416,21 +442,17 @@ impl<'a> Fitting<'a> {
     fn unused(&mut self, named: &[Named<'_>], found: &Found<'_>) {
         let is_counter = |name: &str| COUNTERS.contains(&last(name));
         let readable = named.iter().filter(|named| {
-            !found.used.contains(&*named.tensor.name) && self.wanted.names.wants(&named.name)
+            let name = &*named.tensor.name;
+            let is_known = found.used.contains(name) || found.passed_over.contains(name);
+            !is_known && self.wanted.names.wants_name(&named.name)
         });
         let readable = readable.map(|named| (&*named.tensor.name, named.tensor.shape.clone()));
-        let others = self.checkpoint.others().iter().filter(|other| {
-            other.tensor().is_none()
-                && !matches!(
-                    other.reason,
-                    Unreadable::NoTensor | Unreadable::Missing { .. }
-                )
-                && self
-                    .wanted
-                    .names
-                    .wants(&self.wanted.names.rename(&other.name))
+        let others = self.others.iter().filter(|named| {
+            let reason = &named.other.reason;
+            let is_nothing = matches!(reason, Unreadable::NoTensor | Unreadable::Missing { .. });
+            !is_nothing && self.wanted.names.wants_name(&named.name)
         });
-        let others = others.map(|other| (&*other.name, Vec::new()));
+        let others = others.map(|named| (&*named.other.name, Vec::new()));
         let told: HashSet<String> = self
             .problems
             .iter()
@@ -459,6 +481,16 @@ impl<'a> Fitting<'a> {
             .collect();
         self.problems.extend(unused);
     }
+}
+
+/// Whether paths differ in numbers alone: `vec![layer; n]` clones identities, too, and its layers are several.
+fn are_clones(one: &str, other: &str) -> bool {
+    let is_number = |part: &str| part.parse::<usize>().is_ok();
+    let (one, other) = (one.split('.'), other.split('.'));
+    one.clone().count() == other.clone().count()
+        && one
+            .zip(other)
+            .all(|(one, other)| one == other || (is_number(one) && is_number(other)))
 }
 
 /// A linear layer's shape as `[inputs, outputs]`, whichever it shows: one of column-major layout shows the other until it is

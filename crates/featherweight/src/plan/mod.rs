@@ -14,6 +14,6 @@ pub use slots::{Kind, Slot};
 
 pub(crate) use convention::{is_linear_weight, norm_name};
 pub(crate) use fit::{Item, Wanted, fit};
-pub(crate) use names::Names;
+pub(crate) use names::{Names, wants};
 pub(crate) use slots::collect;
 pub(crate) use ties::share;

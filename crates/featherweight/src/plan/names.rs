@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use burn_store::PathFilter;
-use checkpoint::{Checkpoint, TensorRange};
+use checkpoint::{Checkpoint, Other, TensorRange};
 use regex::Regex;
+
+use super::Slot;
 
 /// How names of a checkpoint become those of a module. The words are burn-store's.
 #[derive(Debug, Clone, Default)]
@@ -22,12 +24,28 @@ pub(crate) struct Named<'a> {
     pub tensor: &'a TensorRange,
 }
 
+/// Whether a filter of burn-store's lets a parameter through.
+pub(crate) fn wants(filter: Option<&PathFilter>, slot: &Slot) -> bool {
+    filter.is_none_or(|filter| filter.matches_with_container_path_str(&slot.path, &slot.containers))
+}
+
+/// What is in the file and cannot be read, under the name that it would have.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedOther<'a> {
+    pub name: String,
+    pub other: &'a Other,
+}
+
 impl Names {
-    /// Whether what has this name or path is asked for.
-    pub fn wants(&self, path: &str) -> bool {
-        self.filter
-            .as_ref()
-            .is_none_or(|filter| filter.matches(path))
+    /// Whether a parameter is asked for.
+    pub fn wants(&self, slot: &Slot) -> bool {
+        wants(self.filter.as_ref(), slot)
+    }
+
+    /// Whether a tensor for which there is no parameter would be asked for.
+    pub fn wants_name(&self, name: &str) -> bool {
+        let filter = self.filter.as_ref();
+        filter.is_none_or(|filter| filter.matches(name))
     }
 
     /// The name for the module of what is called so in the file.
@@ -38,23 +56,24 @@ impl Names {
         })
     }
 
-    /// Every tensor of the checkpoint under its name for the module.
-    pub fn apply<'a>(&self, checkpoint: &'a Checkpoint) -> Vec<Named<'a>> {
-        let mut named: Vec<Named<'a>> = checkpoint
-            .all()
-            .map(|tensor| Named {
-                name: self.rename(&tensor.name),
-                tensor,
-            })
-            .collect();
+    /// Every tensor of the checkpoint under its name for the module, and what is no tensor that can be read: it has a number, too.
+    pub fn apply<'a>(&self, checkpoint: &'a Checkpoint) -> (Vec<Named<'a>>, Vec<NamedOther<'a>>) {
+        let tensors: Vec<&TensorRange> = checkpoint.all().collect();
+        let others = checkpoint.others().iter();
+        let others: Vec<&Other> = others.filter(|other| other.tensor().is_none()).collect();
+        let named = tensors.iter().map(|tensor| &tensor.name);
+        let named = named.chain(others.iter().map(|other| &other.name));
+        let mut names: Vec<String> = named.map(|name| self.rename(name)).collect();
         if self.is_contiguous {
-            let names: Vec<&str> = named.iter().map(|named| &*named.name).collect();
-            let counted = contiguous(&names);
-            for (named, counted) in named.iter_mut().zip(counted) {
-                named.name = counted;
-            }
+            let before: Vec<&str> = names.iter().map(|name| &**name).collect();
+            names = contiguous(&before);
         }
-        named
+        let mut names = names.into_iter();
+        let named = tensors.into_iter().zip(names.by_ref());
+        let named = named.map(|(tensor, name)| Named { name, tensor }).collect();
+        let others = others.into_iter().zip(names);
+        let others = others.map(|(other, name)| NamedOther { name, other });
+        (named, others.collect())
     }
 }
 

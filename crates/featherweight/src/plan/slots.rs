@@ -42,31 +42,39 @@ pub struct Slot {
     pub is_initialised: bool,
     /// The module that it is a field of, as Burn has it: `Struct:Linear`.
     pub(crate) container: String,
+    /// All that it is in, from the outermost, as burn-store's filters have it: `Struct:Model.Vec.Struct:Linear`.
+    pub(crate) containers: String,
     /// Its path without the names of enums' variants, which no other framework has; empty where it is the same.
     pub(crate) path_without_variants: String,
     /// Whether what is loaded goes through a function first, as a linear layer's of column-major layout.
     pub(crate) has_load_mapper: bool,
 }
 
-/// All parameters of a module, in its order, and the device of the first.
-pub(crate) fn collect<B: Backend, M: Module<B>>(module: &M) -> (Vec<Slot>, Option<B::Device>) {
+/// All parameters of a module, in its order, and its devices.
+pub(crate) fn collect<B: Backend, M: Module<B>>(module: &M) -> (Vec<Slot>, Vec<B::Device>) {
     let mut collector = Collector::<B> {
         slots: Vec::new(),
-        device: None,
+        devices: Vec::new(),
         names: Vec::new(),
     };
     module.visit(&mut collector);
-    (collector.slots, collector.device)
+    (collector.slots, collector.devices)
 }
 
 struct Collector<B: Backend> {
     slots: Vec<Slot>,
-    device: Option<B::Device>,
+    devices: Vec<B::Device>,
     /// The way to where the visitor is: each name, and what it is a part of.
     names: Vec<(String, String)>,
 }
 
 impl<B: Backend> Collector<B> {
+    fn meet(&mut self, device: B::Device) {
+        if !self.devices.contains(&device) {
+            self.devices.push(device);
+        }
+    }
+
     fn add(
         &mut self,
         id: ParamId,
@@ -98,6 +106,10 @@ impl<B: Backend> Collector<B> {
             id,
             is_initialised,
             container: container.cloned().unwrap_or_default(),
+            containers: {
+                let all: Vec<&str> = self.names.iter().map(|(_, name)| &**name).collect();
+                all.join(".")
+            },
             // Burn 0.21 says it nowhere else.
             has_load_mapper: format!("{debug:?}").contains("load: true"),
         });
@@ -114,19 +126,19 @@ impl<B: Backend> ModuleVisitor<B> for Collector<B> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.device.get_or_insert_with(|| param.lazy_device());
+        self.meet(param.lazy_device());
         let shape = param.lazy_shape().iter().copied().collect();
         self.add(param.id, Kind::Float, shape, param.is_initialized(), param);
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
-        self.device.get_or_insert_with(|| param.lazy_device());
+        self.meet(param.lazy_device());
         let shape = param.lazy_shape().iter().copied().collect();
         self.add(param.id, Kind::Int, shape, param.is_initialized(), param);
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
-        self.device.get_or_insert_with(|| param.lazy_device());
+        self.meet(param.lazy_device());
         let shape = param.lazy_shape().iter().copied().collect();
         self.add(param.id, Kind::Bool, shape, param.is_initialized(), param);
     }
