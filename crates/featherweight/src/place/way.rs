@@ -110,9 +110,7 @@ fn primitive<P: 'static>(tensor: Box<dyn Any + Send>) -> Result<P, Box<dyn Any +
         macro_rules! find {
             ($runtime:ty, $traits:expr) => {
                 tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
-                    Ok(own) => {
-                        return made_of(*own).map_err(|own| Box::new(own) as _);
-                    }
+                    Ok(own) => return made_of(*own),
                     Err(other) => other,
                 };
             };
@@ -127,7 +125,7 @@ fn primitive<P: 'static>(tensor: Box<dyn Any + Send>) -> Result<P, Box<dyn Any +
 #[cfg(feature = "cubecl")]
 fn made_of<P: 'static, R: burn_cubecl::CubeRuntime>(
     tensor: burn_cubecl::tensor::CubeTensor<R>,
-) -> Result<P, burn_cubecl::tensor::CubeTensor<R>> {
+) -> Result<P, Box<dyn Any + Send>> {
     let mut tensor = Some(tensor);
     let mut found: Option<P> = None;
     if let Some(found) = (&mut found as &mut dyn Any).downcast_mut() {
@@ -139,7 +137,7 @@ fn made_of<P: 'static, R: burn_cubecl::CubeRuntime>(
     }
     match (found, tensor) {
         (Some(found), _) => Ok(found),
-        (None, Some(tensor)) => Err(tensor),
+        (None, Some(tensor)) => Err(Box::new(tensor)),
         (None, None) => unreachable!("it was put where it was taken for"),
     }
 }
