@@ -8,7 +8,7 @@ mod error;
 mod load;
 mod loading;
 mod observe;
-mod open;
+mod opened;
 pub mod place;
 mod plan;
 mod quantised;
@@ -27,7 +27,7 @@ pub use burn_store::{BurnToPyTorchAdapter, IdentityAdapter, PathFilter, PyTorchT
 pub use error::Error;
 pub use load::Load;
 pub use observe::{Observe, Phase, Unobserved};
-pub use open::{Checkpoint, open, open_at};
+pub use opened::{Checkpoint, open, open_at};
 pub use place::Way;
 pub use plan::{Convention, Kind, Mismatch, Problem, Slot};
 pub use report::{Loaded, Report};

@@ -91,7 +91,7 @@ impl Load {
     /// The file's own pages become the parameters, where they lie there as they are needed: on flex, in the order and dtype that
     /// is wanted, aligned. Nothing of these is read before it is used, processes share them, and the kernel may take every page
     /// back. What is written to them is copied, page by page; the file stays as it is. All others are streamed, and
-    /// [`Report`] says which.
+    /// [`Report`](crate::Report) says which.
     ///
     /// # Safety
     ///
