@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn_store::PathFilter;
-use checkpoint::{Checkpoint, Other, TensorRange};
+use checkpoint::{Checkpoint, Other, TensorRange, Unreadable};
 use regex::Regex;
 
 use super::Slot;
@@ -60,7 +60,10 @@ impl Names {
     pub fn apply<'a>(&self, checkpoint: &'a Checkpoint) -> (Vec<Named<'a>>, Vec<NamedOther<'a>>) {
         let tensors: Vec<&TensorRange> = checkpoint.all().collect();
         let others = checkpoint.others().iter();
-        let others: Vec<&Other> = others.filter(|other| other.tensor().is_none()).collect();
+        let others = others.filter(|other| other.tensor().is_none());
+        // What is no tensor at all, as a module's extra state, takes no number from a layer.
+        let (without, others): (Vec<&Other>, Vec<&Other>) =
+            others.partition(|other| matches!(other.reason, Unreadable::NoTensor));
         let named = tensors.iter().map(|tensor| &tensor.name);
         let named = named.chain(others.iter().map(|other| &other.name));
         let mut names: Vec<String> = named.map(|name| self.rename(name)).collect();
@@ -73,7 +76,11 @@ impl Names {
         let named = named.map(|(tensor, name)| Named { name, tensor }).collect();
         let others = others.into_iter().zip(names);
         let others = others.map(|(other, name)| NamedOther { name, other });
-        (named, others.collect())
+        let without = without.into_iter().map(|other| NamedOther {
+            name: self.rename(&other.name),
+            other,
+        });
+        (named, others.chain(without).collect())
     }
 }
 

@@ -1,5 +1,5 @@
 //! Whether a GPU can be used: a small kernel is compiled, loaded and launched, as CubeCL does it. Libraries that are there may be
-//! of no use: headers are missing, the compiler knows the GPU not, or the driver not what the compiler writes.
+//! of no use: headers are missing, the compiler does not know the GPU, or the driver does not understand what the compiler writes.
 
 use std::ffi::{CString, c_void};
 
