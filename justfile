@@ -73,6 +73,10 @@ new name:
 fuzz seconds="60":
     scripts/fuzz {{seconds}}
 
+# Run the tests of the crates with unsafe code under AddressSanitizer
+sanitize *args:
+    scripts/sanitize {{args}}
+
 # Take a folder of results among the committed ones: just publish runs/<machine>/<manifest>
 publish results *args: build
     {{harness}} publish {{results}} {{args}}

@@ -25,3 +25,10 @@ fn open_path(path: &Path) {
         assert!(!fits || tensor.digest().is_ok(), "{tensor:?} was listed and cannot be read");
     }
 }
+
+/// Hands `data` to a parser of the program's.
+#[cfg(feature = "harness")]
+pub fn parse(name: &str, data: &[u8]) {
+    let parser = harness::parsers::ALL.iter().find(|parser| parser.name == name);
+    (parser.expect("the target is of a parser").parse)(data);
+}

@@ -16,7 +16,7 @@ pub struct Remains {
     pub timeout: Duration,
     pub stderr: String,
     pub last_words: Option<LastWords>,
-    /// By the run's own cgroup, where it had one.
+    /// By the run's own cgroup, where it had one; of the whole machine meanwhile, where not.
     pub oom_kills: Option<u64>,
     pub cap: Option<(u64, CapMechanism)>,
 }
@@ -37,6 +37,17 @@ impl Remains {
             return self.outcome(Status::Oom, reason);
         }
         match (signal(status), self.oom_kills, self.cap) {
+            (Some(BUS_ERROR), ..) => {
+                let said = self
+                    .stderr
+                    .lines()
+                    .find(|line| line.contains("the page of "));
+                let why = said
+                    .unwrap_or("a page of a mapped file was not there")
+                    .trim();
+                let reason = format!("the worker ended without a result, {status}{doing}: {why}");
+                self.outcome(Status::Failed, reason)
+            }
             (Some(9), Some(1..), Some(_)) => {
                 let reason = format!("{}killed by the kernel{doing}", self.over_cap());
                 self.outcome(Status::Oom, reason)
@@ -63,7 +74,7 @@ impl Remains {
                 );
                 self.outcome(Status::Oom, reason)
             }
-            (signal, ..) => {
+            _ => {
                 let said = self
                     .stderr
                     .lines()
@@ -71,15 +82,7 @@ impl Remains {
                     .find(|line| !line.trim().is_empty());
                 let said = said.map(|line| format!(": {}", line.trim()));
                 let said = said.unwrap_or_default();
-                let why = match signal {
-                    Some(BUS_ERROR) => {
-                        ", for a page of a mapped file was not there: was the checkpoint truncated meanwhile, or is its \
-                         disk failing?"
-                    }
-                    _ => "",
-                };
-                let reason =
-                    format!("the worker ended without a result, {status}{doing}{why}{said}");
+                let reason = format!("the worker ended without a result, {status}{doing}{said}");
                 self.outcome(Status::Failed, reason)
             }
         }
@@ -221,8 +224,24 @@ mod tests {
         assert_eq!(outcome.status, Status::Failed);
         let reason = outcome.reason.unwrap();
         assert!(
-            reason.contains("signal: 7") && reason.ends_with("llvmpipe: something"),
+            reason.contains("signal: 7") && reason.contains("a page of a mapped file"),
             "{reason}"
+        );
+        // Memory that is refused is no reason for that.
+        let outcome = Remains {
+            stderr:
+                "the page of /m at byte 4096 cannot be read: its disk, or its file system, fails\n"
+                    .to_owned(),
+            cap: Some((1 << 30, CapMechanism::DataLimit)),
+            ..killed(7)
+        }
+        .examine();
+        assert_eq!(outcome.status, Status::Failed);
+        assert!(
+            outcome
+                .reason
+                .unwrap()
+                .ends_with("or its file system, fails")
         );
         let outcome = Remains {
             status: None,

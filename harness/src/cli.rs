@@ -11,6 +11,7 @@ use lab::DeviceSpec;
 use crate::checkout;
 use crate::exit;
 use crate::machine;
+use crate::number;
 use crate::units::ByteSize;
 use crate::worker::WorkerArgs;
 
@@ -183,7 +184,7 @@ pub struct ModelArgs {
     #[arg(long, default_value = "flex")]
     pub device: DeviceSpec,
     /// End with an error after so many seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = |text: &str| number::TIMEOUT_SECONDS.parse(text))]
     pub timeout: u64,
     #[command(flatten)]
     pub store: StoreArgs,
@@ -216,22 +217,8 @@ pub struct GenerateArgs {
     #[command(flatten)]
     pub text: TextArgs,
     /// How many tokens to add
-    #[arg(long, default_value_t = 20)]
-    pub count: usize,
-}
-
-fn parse_steps(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(steps) if steps > 0 => Ok(steps),
-        _ => Err("a number above 0 is expected".to_owned()),
-    }
-}
-
-fn parse_learning_rate(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(rate) if f64::is_finite(rate) && rate > 0.0 => Ok(rate),
-        _ => Err("a number above 0 is expected, as in 1e-4".to_owned()),
-    }
+    #[arg(long, default_value_t = 20, value_parser = |text: &str| number::COUNT.parse(text))]
+    pub count: u64,
 }
 
 #[derive(Debug, Args)]
@@ -241,10 +228,10 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     pub text: TextArgs,
     /// Steps of AdamW
-    #[arg(long, default_value = "1", value_parser = parse_steps)]
-    pub steps: usize,
+    #[arg(long, default_value_t = 1, value_parser = |text: &str| number::STEPS.parse(text))]
+    pub steps: u64,
     /// Learning rate of each step
-    #[arg(long, default_value_t = 1e-4, value_parser = parse_learning_rate)]
+    #[arg(long, default_value_t = 1e-4, value_parser = |text: &str| number::LEARNING_RATE.parse(text))]
     pub learning_rate: f64,
     /// Write the trained model: in the format, names and layout of --checkpoint, in the dtype that it was trained in, with a
     /// config.json beside it. A folder, where the checkpoint is one. Never what is read; a file that is there is replaced if it is a
@@ -289,8 +276,8 @@ pub struct RunOptions {
     #[arg(long = "device", value_name = "DEVICE", value_delimiter = ',')]
     pub devices: Vec<String>,
     /// This number of repeats instead of the manifest's
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    pub repeats: Option<u32>,
+    #[arg(long, value_parser = |text: &str| number::REPEATS.parse(text))]
+    pub repeats: Option<u64>,
     /// Load this checkpoint of yours instead of prepared ones, or of the manifest's: safetensors, a .pth, .pt or .bin of
     /// torch.save, burnpack, a folder of per-tensor safetensors files, or of several files with an index; its size is
     /// read off it
@@ -439,8 +426,8 @@ pub struct OverheadArgs {
     #[arg(long, default_value = "flex")]
     pub device: DeviceSpec,
     /// Pairs of loads for each experiment
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub pairs: u32,
+    #[arg(long, default_value_t = 20, value_parser = |text: &str| number::PAIRS.parse(text))]
+    pub pairs: u64,
     /// File of the pairs
     #[arg(
         long,
@@ -453,10 +440,7 @@ pub struct OverheadArgs {
 }
 
 fn percent(text: &str) -> Result<f64, String> {
-    let value: Option<f64> = text.trim_end_matches('%').trim().parse().ok();
-    value
-        .filter(|value| value.is_finite() && *value >= 0.0)
-        .ok_or_else(|| format!("`{text}` is no percentage: write 1 or 2.5"))
+    number::PERCENT.parse(text.trim_end_matches('%').trim())
 }
 
 #[derive(Debug, Args)]

@@ -6,12 +6,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::{Outcome, Status};
-use meter::{Cgroup, HostCaps, LastWords};
+use meter::{Cgroup, HostCaps, LastWords, machine_oom_kills};
 
 use crate::autopsy::Remains;
 use crate::external::{Answer, External, Request};
 use crate::worker::Specification;
-use crate::{bounded, interrupt, machine};
+use crate::{bounded, interrupt, machine, scratch};
 
 /// An outcome is a line of less: its timeline has a sample for each few milliseconds.
 const OUTCOME_BYTES: usize = 256 << 20;
@@ -78,7 +78,7 @@ impl Executor {
             Ok(cgroup) => cgroup,
             Err(reason) => return Ok(Some(Outcome::ended(Status::Skipped, reason))),
         };
-        let last_words = tempfile::NamedTempFile::new().ok();
+        let last_words = scratch::file().ok();
         let last_words_path = last_words.as_ref().map(|file| file.path().to_owned());
         let run = Specification {
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.folder().to_owned()),
@@ -96,6 +96,7 @@ impl Executor {
         // the worker and records nothing half.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let oom_kills_before = machine_oom_kills();
         let mut child = command.spawn()?;
         let stdout = drain(child.stdout.take(), OUTCOME_BYTES);
         let stderr = drain(child.stderr.take(), bounded::TAIL_BYTES);
@@ -116,7 +117,12 @@ impl Executor {
             timeout: self.timeout,
             stderr,
             last_words: last_words_path.as_deref().and_then(LastWords::read),
-            oom_kills: cgroup.as_ref().and_then(|cgroup| cgroup.oom_kills()),
+            oom_kills: match &cgroup {
+                Some(cgroup) => cgroup.oom_kills(),
+                None => machine_oom_kills()
+                    .zip(oom_kills_before)
+                    .map(|(now, before)| now.saturating_sub(before)),
+            },
             cap: run.host_cap_bytes.zip(self.caps.mechanism()),
         };
         Ok(Some(remains.examine()))

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::number;
 use crate::units::ByteSize;
 
 /// How much host memory a run may use above its baseline.
@@ -57,8 +58,10 @@ impl FromStr for HostCap {
         if text == "none" {
             return Ok(HostCap::None);
         }
-        let times = text.strip_suffix('x').and_then(|times| times.parse().ok());
-        if let Some(times) = times.filter(|times: &f64| times.is_finite() && *times > 0.0) {
+        let times = text
+            .strip_suffix('x')
+            .map(|times| number::TIMES.parse(times));
+        if let Some(Ok(times)) = times {
             return Ok(HostCap::Times(times));
         }
         match text.parse::<ByteSize>() {

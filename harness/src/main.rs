@@ -1,83 +1,9 @@
-//! `harness`: loading experiments, run and measured. Each run is a fresh process: this program started
-//! again with its hidden `worker` command.
-
-#[macro_use]
-mod say;
-
-mod advice;
-mod atomic;
-mod autopsy;
-mod bounded;
-mod charts;
-mod checkout;
-mod checkpoints;
-mod claims;
-mod cli;
-mod commands;
-mod committed;
-mod configuration;
-mod deadline;
-mod decision;
-mod driver;
-mod estimate;
-mod execution;
-mod executor;
-mod exit;
-mod external;
-mod findings;
-#[cfg(target_os = "linux")]
-mod guard;
-mod host_cap;
-mod house;
-mod interrupt;
-mod interval;
-mod links;
-mod machine;
-mod manifest;
-mod plan;
-mod presentation;
-mod progress;
-mod readme;
-mod record;
-mod recorded;
-mod registry;
-mod report;
-mod results;
-mod sheet;
-mod smallest_cap;
-mod suggest;
-mod summary;
-mod supply;
-mod table;
-mod technique;
-#[cfg(feature = "text")]
-mod tokenizer;
-#[cfg(not(feature = "text"))]
-#[path = "tokenizer_left_out.rs"]
-mod tokenizer;
-mod tree;
-mod units;
-mod worker;
-
-use clap::Parser;
+//! The program `harness`: see the library of this name.
 
 /// Counts every Rust allocation, in the worker as in the rest.
 #[global_allocator]
 static ALLOCATOR: meter::CountingAllocator = meter::CountingAllocator;
 
 fn main() -> std::process::ExitCode {
-    // Vulkan's drivers look for a Wayland display, and complain on standard error where this is not set.
-    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        // SAFETY: no other thread runs yet.
-        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
-    }
-    // Where `just setup cuda` puts it.
-    if let Some(root) = checkout::root() {
-        // SAFETY: no other thread runs yet.
-        unsafe { lab::offer_cuda_toolkit(&root.join("target/cuda")) };
-    }
-    match cli::Cli::try_parse() {
-        Ok(cli) => exit::report(commands::execute(cli.command)),
-        Err(usage) => exit::report_usage(&usage),
-    }
+    harness::run()
 }

@@ -10,6 +10,7 @@ use pulldown_cmark::{Event, Options, Parser, html};
 use crate::atomic;
 use crate::charts::Drawn;
 use crate::claims::{Finding, Found, Judged, Judgement, Verdict};
+use crate::escape;
 use crate::presentation::Presentation;
 use crate::record::Record;
 use crate::results::{MACHINE, MAX_MACHINE_BYTES};
@@ -27,7 +28,11 @@ pub fn write(presentation: &Presentation, charts: &[Drawn]) -> anyhow::Result<()
 fn markdown(presentation: &Presentation, charts: &[Drawn]) -> String {
     let records = &presentation.records;
     let (first, last) = (&records[0], &records[records.len() - 1]);
-    let mut out = format!("# {} on {}\n\n", last.manifest, last.machine);
+    let (manifest, machine) = (
+        escape::markdown(&last.manifest),
+        escape::markdown(&last.machine),
+    );
+    let mut out = format!("# {manifest} on {machine}\n\n");
     write!(out, "{}\n\n", about(records, first, last)).expect("a string grows");
 
     let claims = presentation.claims();
@@ -46,11 +51,13 @@ fn markdown(presentation: &Presentation, charts: &[Drawn]) -> String {
         out += "## Charts\n\n";
         for chart in charts {
             let path = relative(&presentation.plots.join(&chart.file), &presentation.results);
-            write!(out, "![{}]({path})\n\n", chart.shows).expect("a string grows");
+            let shows = escape::markdown(&chart.shows);
+            write!(out, "![{shows}](<{path}>)\n\n").expect("a string grows");
         }
     }
     if let Ok(machine) = read_text(&presentation.results.join(MACHINE), MAX_MACHINE_BYTES) {
-        write!(out, "## Machine\n\n```toml\n{}\n```\n", machine.trim()).expect("a string grows");
+        out += "## Machine\n\n";
+        out += &escape::markdown_block("toml", &machine);
     }
     out
 }
@@ -72,7 +79,7 @@ fn about(records: &[Record], first: &Record, last: &Record) -> String {
         } else {
             ""
         };
-        let commit = format!("`{commit}`{dirty}");
+        let commit = format!("`{}`{dirty}", escape::markdown_code(&commit));
         if !commits.contains(&commit) {
             commits.push(commit);
         }
@@ -80,8 +87,8 @@ fn about(records: &[Record], first: &Record, last: &Record) -> String {
     let mut text = format!(
         "{} runs, recorded from {} to {}: {ok} ended ok and verified",
         records.len(),
-        first.started_at,
-        last.started_at
+        escape::markdown(&first.started_at),
+        escape::markdown(&last.started_at)
     );
     if capped > 0 {
         write!(text, ", {capped} did not survive their host cap").expect("a string grows");
@@ -99,7 +106,7 @@ fn about(records: &[Record], first: &Record, last: &Record) -> String {
     }
     let by: Vec<String> = by
         .into_iter()
-        .map(|(by, count)| format!("{count} by {by}"))
+        .map(|(by, count)| format!("{count} by {}", escape::markdown(&by)))
         .collect();
     if !by.is_empty() {
         write!(text, " ({})", by.join(", ")).expect("a string grows");
@@ -115,8 +122,8 @@ fn about(records: &[Record], first: &Record, last: &Record) -> String {
         text,
         ". Commit {}. Manifest `{}`, SHA-256 `{:.16}…`. Every row is in [runs.csv](runs.csv).",
         commits.join(", "),
-        last.manifest,
-        last.manifest_sha256
+        escape::markdown_code(&last.manifest),
+        escape::markdown_code(&last.manifest_sha256)
     )
     .expect("a string grows");
     text
@@ -143,7 +150,7 @@ fn claims_sheet(claims: &[Judged<'_>]) -> Sheet {
         let claim = judged.claim;
         let verdict = match judged.verdict() {
             Verdict::Holds => "holds".to_owned(),
-            Verdict::DoesNotHold => "**does not hold**".to_owned(),
+            Verdict::DoesNotHold => "does not hold".to_owned(),
             Verdict::DiffersAsKnown => "does not hold: Burn differs".to_owned(),
             Verdict::Undecided => "undecided".to_owned(),
             Verdict::NotMeasured => "not measured".to_owned(),
@@ -215,6 +222,10 @@ fn contracts_sheet(lines: &[Line]) -> Sheet {
                 |measures| measures.device_contract_bytes,
             ),
             phase(|measures| &measures.device_peak_phase),
+            of_contract(
+                |measures| measures.device_reserved_peak_bytes,
+                |measures| measures.device_reserved_contract_bytes,
+            ),
         ]
     });
     Sheet {
@@ -226,6 +237,7 @@ fn contracts_sheet(lines: &[Line]) -> Sheet {
             words("set in phase"),
             numbers("device, of what is promised"),
             words("set in phase"),
+            numbers("device pools, of what is promised"),
         ],
         rows: rows.collect(),
         remarks: Vec::new(),
@@ -251,10 +263,23 @@ fn page(markdown: &str) -> String {
     });
     html::push_html(&mut body, events);
     let title = markdown.lines().next().unwrap_or_default();
-    let title = title.trim_start_matches("# ").replace('<', "&lt;");
+    let title = escape::html(&title.trim_start_matches("# ").replace('\\', ""));
+    let policy = policy();
     format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{title}</title>\n<style>{STYLE}</style>\n\
-         <body>\n{body}</body>\n</html>\n"
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
+         <title>{title}</title>\n<style>{STYLE}</style>\n<body>\n{body}</body>\n</html>\n"
+    )
+}
+
+/// What a browser may do with the page: show the charts beside it, in its own style. No script, and nothing from elsewhere.
+fn policy() -> String {
+    use base64::Engine;
+    use sha2::Digest;
+    let style = sha2::Sha256::digest(STYLE.as_bytes());
+    let style = base64::engine::general_purpose::STANDARD.encode(style);
+    format!(
+        "default-src 'none'; img-src 'self' file: data:; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
     )
 }
 

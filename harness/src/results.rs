@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -11,9 +11,13 @@ use checkpoint::{read_text, read_whole};
 use meter::Sample;
 
 use crate::atomic;
+use crate::checkout::shown;
 use crate::exit::Ended;
 use crate::record::{self, Dropped, Record, Rows, SCHEMA, SCHEMA_FILE, round};
 
+/// Who holds a folder says so in this file.
+const LOCK: &str = ".lock";
+const HELD_BY: &str = "process ";
 /// What the rows are called.
 const RUNS: &str = "runs.csv";
 /// What the manifest is called that is kept with the results.
@@ -220,19 +224,24 @@ fn are_ours(bytes: &[u8], path: &Path) -> anyhow::Result<bool> {
 /// Takes hold of the folder for as long as this process lives, however it ends.
 fn hold(folder: &Path) -> anyhow::Result<File> {
     std::fs::create_dir_all(folder).with_context(|| unwritable(folder))?;
-    let path = folder.join(".lock");
-    let mut lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .with_context(|| unwritable(folder))?;
+    let path = folder.join(LOCK);
+    let mut lock = atomic::open_in_place(&path).with_context(|| unwritable(&path))?;
+    let mut holder = Vec::new();
+    let read = Read::by_ref(&mut lock)
+        .take(1 << 10)
+        .read_to_end(&mut holder);
+    read.with_context(|| unwritable(&path))?;
+    let holder = String::from_utf8_lossy(&holder);
+    if !(holder.is_empty() || holder.starts_with(HELD_BY)) {
+        let message = format!(
+            "--out {}: its `{LOCK}` is no file of this program: choose another folder",
+            folder.display()
+        );
+        return Err(Ended::Usage(message).into());
+    }
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = lock.read_to_string(&mut holder);
             bail!(
                 "{}: is held by another harness ({}): wait until it has ended, or choose another folder with --out",
                 folder.display(),
@@ -244,10 +253,19 @@ fn hold(folder: &Path) -> anyhow::Result<File> {
         }
     }
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-    let holder = format!("process {}, since {now}\n", std::process::id());
-    lock.set_len(0)
+    // As long as any other: nothing is cut off.
+    let holder = format!("{HELD_BY}{:<10}, since {now}\n", std::process::id());
+    lock.rewind()
         .and_then(|()| lock.write_all(holder.as_bytes()))
         .with_context(|| unwritable(folder))?;
+    // What a harness that was killed has left: nobody else writes here now.
+    for folder in [
+        folder.to_owned(),
+        folder.join("timelines"),
+        folder.join("plots"),
+    ] {
+        atomic::remove_partial(&folder);
+    }
     Ok(lock)
 }
 
@@ -255,10 +273,14 @@ fn hold(folder: &Path) -> anyhow::Result<File> {
 fn set_aside(folder: &Path) -> anyhow::Result<()> {
     // To the nanosecond: two runs of a tiny manifest may end in one second.
     let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S.%9fZ");
+    let immovable = || format!("{}: the results there cannot be moved", folder.display());
+    // A link to a folder stays one.
+    let folder = folder.canonicalize().with_context(immovable)?;
     let mut aside = folder.as_os_str().to_owned();
     aside.push(format!("-until-{now}"));
-    std::fs::rename(folder, &aside)
-        .with_context(|| format!("{}: the results there cannot be moved", folder.display()))?;
+    std::fs::rename(&folder, &aside).with_context(immovable)?;
+    std::fs::create_dir(&folder).with_context(immovable)?;
+    let aside = shown(Path::new(&aside));
     eprintln!("earlier results are kept in {}", aside.display());
     Ok(())
 }
@@ -373,7 +395,7 @@ mod tests {
         let held = Results::open(folder.path(), true).unwrap();
         let refused = Results::open(folder.path(), true).err().unwrap();
         let said = format!("{refused:#}");
-        let me = format!("process {}, since 2", std::process::id());
+        let me = format!("process {}", std::process::id());
         assert!(said.contains(&me) && said.contains("--out"), "{said}");
         drop(held);
         assert!(Results::open(folder.path(), true).is_ok());

@@ -1,10 +1,12 @@
 //! What is printed: `println!` and its kin, in this crate, are those of this file. A reader that goes away, as `head` does, ends
 //! nothing: what is printed from then on is dropped, and the program ends with its own exit code. Any other failure, such as a full
-//! disk, is an error, told at the end.
+//! disk, is an error, told at the end. Nothing that is printed acts on a terminal.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write, stderr, stdout};
 use std::sync::OnceLock;
+
+use crate::escape;
 
 /// Why something could not be printed, the first time.
 static FAILED: OnceLock<String> = OnceLock::new();
@@ -20,7 +22,10 @@ pub fn err(text: Arguments<'_>) {
 }
 
 fn print(name: &str, stream: &mut dyn Write, text: Arguments<'_>) {
-    let printed = stream.write_fmt(text).and_then(|()| stream.flush());
+    let text = text.to_string();
+    let shown = escape::terminal(&text);
+    let printed = stream.write_all(shown.as_bytes());
+    let printed = printed.and_then(|()| stream.flush());
     match printed {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             FAILED.get_or_init(|| format!("{name} cannot be written: {error}"));

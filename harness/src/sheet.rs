@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+use crate::escape::markdown;
+
 /// What stands for a value that was not measured.
 pub const ABSENT: &str = "–";
 
@@ -75,16 +77,15 @@ impl Sheet {
 
     /// For a write-up.
     pub fn markdown(&self) -> String {
-        let cell = |text: &str| text.replace('|', "\\|");
         let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
         let mut out = String::new();
         if !self.title.is_empty() {
-            write!(out, "**{}**\n\n", self.title).expect("a string grows");
+            write!(out, "**{}**\n\n", markdown(&self.title)).expect("a string grows");
         }
         out += &row(self
             .columns
             .iter()
-            .map(|column| cell(&column.name))
+            .map(|column| markdown(&column.name))
             .collect());
         let rule = self.columns.iter().map(|column| match column.is_number {
             true => "---:".to_owned(),
@@ -92,10 +93,10 @@ impl Sheet {
         });
         out += &row(rule.collect());
         for cells in &self.rows {
-            out += &row(cells.iter().map(|text| cell(text)).collect());
+            out += &row(cells.iter().map(|text| markdown(text)).collect());
         }
         for remark in &self.remarks {
-            write!(out, "\n{remark}\n").expect("a string grows");
+            write!(out, "\n{}\n", markdown(remark)).expect("a string grows");
         }
         out + "\n"
     }

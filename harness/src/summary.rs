@@ -1,5 +1,6 @@
 //! From the rows of a record to one line per configuration.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use lab::{Measures, Quantity, Spoiling, Status, Unit};
@@ -7,6 +8,7 @@ use lab::{Measures, Quantity, Spoiling, Status, Unit};
 use crate::atomic;
 use crate::configuration::Configuration;
 use crate::driver::device_name;
+use crate::escape;
 use crate::record::Record;
 use crate::registry;
 
@@ -141,11 +143,15 @@ pub fn measure(name: &str) -> Option<Measure> {
 /// was measured before stays recorded and is not mixed with what is measured now.
 pub fn by_configuration(records: &[Record]) -> Vec<(Configuration, Vec<&Record>)> {
     let mut found: Vec<(Configuration, Vec<&Record>)> = Vec::new();
+    let mut places: HashMap<Configuration, usize> = HashMap::new();
     for record in records {
         let configuration = record.configuration();
-        match found.iter_mut().find(|(known, _)| *known == configuration) {
-            Some((_, rows)) => rows.push(record),
-            None => found.push((configuration, vec![record])),
+        match places.get(&configuration) {
+            Some(&place) => found[place].1.push(record),
+            None => {
+                places.insert(configuration.clone(), found.len());
+                found.push((configuration, vec![record]));
+            }
         }
     }
     for (_, rows) in &mut found {
@@ -338,16 +344,16 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
                 .unwrap_or_default()
         };
         let mut row = vec![
-            configuration.device.clone(),
-            line.driver.clone().unwrap_or_default(),
-            line.backend.clone(),
-            configuration.model.clone(),
-            configuration.dtype.clone(),
-            configuration.cache.clone(),
+            escape::csv(&configuration.device),
+            escape::csv(line.driver.as_deref().unwrap_or_default()),
+            escape::csv(&line.backend),
+            escape::csv(&configuration.model),
+            escape::csv(&configuration.dtype),
+            escape::csv(&configuration.cache),
             cap.unwrap_or_default(),
-            configuration.format.clone().unwrap_or_default(),
-            configuration.experiment.clone(),
-            line.framework.clone().unwrap_or_default(),
+            escape::csv(configuration.format.as_deref().unwrap_or_default()),
+            escape::csv(&configuration.experiment),
+            escape::csv(line.framework.as_deref().unwrap_or_default()),
             configuration.tuned.to_string(),
             line.model_bytes.to_string(),
             line.largest_tensor_bytes.to_string(),
@@ -355,8 +361,8 @@ pub fn write_csv(lines: &[Line], path: &Path) -> anyhow::Result<()> {
             line.ok.to_string(),
             spoilt(Quantity::Time),
             spoilt(Quantity::Memory),
-            phase(|measures| &measures.host_peak_phase),
-            phase(|measures| &measures.device_peak_phase),
+            escape::csv(&phase(|measures| &measures.host_peak_phase)),
+            escape::csv(&phase(|measures| &measures.device_peak_phase)),
         ];
         for measure in measures() {
             match line.spread(measure) {

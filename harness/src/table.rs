@@ -17,6 +17,8 @@ pub struct Group<'a> {
     pub cache: &'a str,
     pub host_cap_bytes: Option<u64>,
     pub lines: Vec<&'a Line>,
+    /// How many more there are.
+    pub left_out: usize,
 }
 
 /// Lines that belong into one table or chart, in their order.
@@ -38,6 +40,7 @@ pub fn groups(lines: &[Line]) -> Vec<Group<'_>> {
                 cache: &c.cache,
                 host_cap_bytes: c.host_cap_bytes,
                 lines: vec![line],
+                left_out: 0,
             }),
         }
     }
@@ -51,10 +54,21 @@ impl Group<'_> {
         let cap = self.host_cap_bytes.map(units::bytes);
         let cap = cap.map_or(String::new(), |cap| format!(", host cap {cap}"));
         let device = self.lines[0].device_name();
+        let left_out = match self.left_out {
+            0 => String::new(),
+            more => format!(", without {more} more that summary.csv has"),
+        };
         format!(
-            "{device}, {} ({model}, {}), {} cache{cap}",
+            "{device}, {} ({model}, {}), {} cache{cap}{left_out}",
             self.model, self.dtype, self.cache
         )
+    }
+
+    /// The first so many lines of it.
+    pub fn first(mut self, most: usize) -> Self {
+        self.left_out += self.lines.len().saturating_sub(most);
+        self.lines.truncate(most);
+        self
     }
 
     /// Whether the device has memory of its own.

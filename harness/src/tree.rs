@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::checkout;
+use crate::{checkout, scratch};
 
 /// A guard ends what it guards within this time.
 const GRACE: Duration = Duration::from_secs(12);
@@ -47,7 +47,7 @@ impl Tree {
         };
         let root = checkout::root();
         let program = program_in(root.as_deref(), program);
-        let told = tempfile::NamedTempFile::new()?;
+        let told = scratch::file()?;
         let mut command = start_of(&program, arguments, told.path())?;
         command
             .stdin(pipes.input)

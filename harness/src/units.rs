@@ -31,6 +31,9 @@ pub fn seconds(seconds: f64) -> String {
     }
 }
 
+/// An exbibyte: sums of a few sizes stay numbers.
+const MOST_BYTES: u64 = 1 << 60;
+
 /// A number of bytes, written `2GiB`, `512 MiB` or `1000`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -52,10 +55,11 @@ impl FromStr for ByteSize {
             .parse()
             .ok()
             .filter(|value: &f64| value.is_finite() && *value >= 0.0);
-        match (value, scale) {
-            (Some(value), Some(scale)) => Ok(ByteSize((value * scale as f64) as u64)),
-            _ => Err(format!(
-                "`{text}` is no size: write 2GiB, 512MiB or a number of bytes"
+        let bytes = value.zip(scale).map(|(value, scale)| value * scale as f64);
+        match bytes.filter(|bytes| *bytes <= MOST_BYTES as f64) {
+            Some(bytes) => Ok(ByteSize(bytes as u64)),
+            None => Err(format!(
+                "`{text}` is no size: write 2GiB, 512MiB or a number of bytes; no machine has more than {MOST_BYTES} bytes"
             )),
         }
     }
@@ -78,7 +82,15 @@ mod tests {
         assert_eq!("2GiB".parse(), Ok(ByteSize(2 << 30)));
         assert_eq!("1.5 MiB".parse(), Ok(ByteSize(3 << 19)));
         assert_eq!("17".parse(), Ok(ByteSize(17)));
-        for wrong in ["2GB", "-1", "", "lots", "1e999"] {
+        for wrong in [
+            "2GB",
+            "-1",
+            "",
+            "lots",
+            "1e999",
+            "1e300GiB",
+            "99999999999GiB",
+        ] {
             assert!(wrong.parse::<ByteSize>().is_err(), "{wrong}");
         }
     }

@@ -217,7 +217,7 @@ fn a_file_that_is_truncated_while_it_is_mapped_fails_that_run_alone_with_the_rea
     assert_eq!(row["status"], "failed");
     let reason = &row["reason"];
     assert!(
-        reason.contains("signal: 7") && reason.contains("truncated meanwhile"),
+        reason.contains("signal: 7") && reason.contains("was cut off while it was mapped"),
         "{reason}"
     );
 }

@@ -113,12 +113,21 @@ pub fn quoted(name: &str) -> String {
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
-        match character.is_control() {
-            true => escaped.extend(character.escape_default()),
-            false => escaped.push(character),
+        match is_shown(character) {
+            true => escaped.push(character),
+            false => escaped.extend(character.escape_default()),
         }
     }
     escaped
+}
+
+/// Whether a character is shown as it is, and neither acts on a terminal nor turns the direction of writing.
+pub fn is_shown(character: char) -> bool {
+    let turns = matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    !character.is_control() && !turns
 }
 
 /// What a file of PyTorch's holds in which no state dict is found.

@@ -47,12 +47,12 @@ mod write;
 
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
-pub use error::{Error, Holds, StateDictAt, escaped, quoted};
+pub use error::{Error, Holds, StateDictAt, escaped, is_shown, quoted};
 pub use file::Special;
 pub use foreign::{Foreign, is_of_adapter};
 pub use format::{Format, Other, Shard, Unreadable};
 pub use index::{Checkpoint, TensorRange};
-pub use map::{Mapped, PrivateMap};
+pub use map::{Mapped, PrivateMap, PrivateMaps};
 pub use reader::{Access, Aligned, Reader, blocks, open, read_at};
 pub use synthetic::Synthetic;
 pub use whole::{read_text, read_whole};

@@ -1,11 +1,12 @@
 //! A checkpoint mapped into memory.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use memmap2::{Mmap, MmapMut, MmapOptions};
+use memmap2::{Mmap, MmapOptions};
 
 use crate::strided::{Source, gather};
 use crate::{Checkpoint, Error, TensorRange, file};
@@ -103,14 +104,21 @@ impl Mapped {
     }
 }
 
-/// Rows of a tensor, mapped privately: the pages are those of the file until somebody writes to them, and then a copy
-/// of that page alone. The file is never written.
-pub struct PrivateMap {
-    map: MmapMut,
+/// Files that are mapped privately, each once however many tensors lie in it: the kernel gives a process some 65 000 maps.
+#[derive(Default)]
+pub struct PrivateMaps {
+    files: HashMap<Arc<Path>, Shared>,
 }
 
-impl PrivateMap {
-    /// Maps `rows` of a tensor, and what lies between them ([`TensorRange::span`]). Nothing is read before it is touched.
+struct Shared {
+    map: Arc<FileMap>,
+    /// The ends of the ranges that somebody has, by their beginnings.
+    given: BTreeMap<u64, u64>,
+}
+
+impl PrivateMaps {
+    /// Maps `rows` of a tensor, and what lies between them ([`TensorRange::span`]). Nothing is read before it is touched. What lies
+    /// where another tensor lies, too, gets a map of its own: each may write to its own bytes.
     ///
     /// # Safety
     ///
@@ -119,47 +127,176 @@ impl PrivateMap {
     /// # Errors
     ///
     /// If the tensor has no such rows; or if the file cannot be opened or mapped, or has shrunk since it was opened.
+    pub unsafe fn rows(
+        &mut self,
+        tensor: &TensorRange,
+        rows: Range<usize>,
+    ) -> Result<PrivateMap, Error> {
+        tensor.check_rows(&rows)?;
+        let range = tensor.span(rows);
+        let shared = match self.files.entry(Arc::clone(&tensor.file)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => place.insert(Shared {
+                // SAFETY: passed on to the caller of this function.
+                map: Arc::new(unsafe { FileMap::new(&tensor.file, None)? }),
+                given: BTreeMap::new(),
+            }),
+        };
+        let before = shared.given.range(..range.end).next_back();
+        let is_free = before.is_none_or(|(_, &end)| end <= range.start);
+        let map = match is_free {
+            true => {
+                shared.given.insert(range.start, range.end);
+                Arc::clone(&shared.map)
+            }
+            // SAFETY: passed on to the caller of this function.
+            false => Arc::new(unsafe { FileMap::new(&tensor.file, Some(range.clone()))? }),
+        };
+        PrivateMap::of(map, &tensor.file, range)
+    }
+}
+
+/// Rows of a tensor, mapped privately: the pages are those of the file until somebody writes to them, and then a copy
+/// of that page alone. The file is never written. Until something is written the system owes the process no memory for it, where it
+/// counts that (Linux's `vm.overcommit_memory`).
+pub struct PrivateMap {
+    map: Arc<FileMap>,
+    /// Of the map, and of no other value's.
+    bytes: Range<usize>,
+}
+
+impl PrivateMap {
+    /// Maps `rows` of one tensor, as [`PrivateMaps::rows`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mapped::new`].
+    ///
+    /// # Errors
+    ///
+    /// As [`PrivateMaps::rows`].
     pub unsafe fn new(tensor: &TensorRange, rows: Range<usize>) -> Result<PrivateMap, Error> {
         tensor.check_rows(&rows)?;
         let range = tensor.span(rows);
-        let path = &tensor.file;
-        let (file, length) = file::open(path)?;
-        if length < range.end {
-            return Err(Error::invalid(path, "has shrunk since it was opened"));
-        }
-        let mut options = MmapOptions::new();
-        options.offset(range.start);
-        options.len((range.end - range.start) as usize);
         // SAFETY: passed on to the caller of this function.
-        let map = unsafe { options.map_copy(&file) }.map_err(Error::io(path, "map"))?;
-        Ok(PrivateMap { map })
+        let map = unsafe { FileMap::new(&tensor.file, Some(range.clone()))? };
+        PrivateMap::of(Arc::new(map), &tensor.file, range)
+    }
+
+    fn of(map: Arc<FileMap>, path: &Path, range: Range<u64>) -> Result<PrivateMap, Error> {
+        let start = (range.start - map.offset) as usize;
+        let end = (range.end - map.offset) as usize;
+        match end <= map.map.len() {
+            true => Ok(PrivateMap {
+                map,
+                bytes: start..end,
+            }),
+            false => Err(Error::invalid(path, "has shrunk since it was opened")),
+        }
     }
 
     /// Reads every page that is not in memory yet, and enters all of them into this process's page table.
     pub fn populate(&self) {
         // Since Linux 5.14. Populating when mapping (MAP_POPULATE) would copy every page: it acts as a write.
         #[cfg(target_os = "linux")]
-        if self.map.advise(memmap2::Advice::PopulateRead).is_ok() {
-            return;
+        {
+            let (map, length) = (&self.map.map, self.bytes.len());
+            let populated =
+                map.advise_range(memmap2::Advice::PopulateRead, self.bytes.start, length);
+            if populated.is_ok() {
+                return;
+            }
         }
-        let sum: u64 = self
-            .map
-            .iter()
-            .step_by(4096)
-            .map(|&byte| u64::from(byte))
-            .sum();
+        let every_page = self.bytes().iter().step_by(4096);
+        let sum: u64 = every_page.map(|&byte| u64::from(byte)).sum();
         std::hint::black_box(sum);
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.map
+        // SAFETY: inside the map, which lives as long as this. They are this value's alone, so that nobody writes them meanwhile.
+        unsafe { std::slice::from_raw_parts(self.start(), self.bytes.len()) }
     }
 
     /// The bytes, to be written: what is written is copied, page by page, and the file stays as it is.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no memory for copies of the file's pages.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.map
+        self.map.make_writable();
+        // SAFETY: as above, and the pages can be written.
+        unsafe { std::slice::from_raw_parts_mut(self.start().cast_mut(), self.bytes.len()) }
     }
+
+    fn start(&self) -> *const u8 {
+        // SAFETY: inside the map.
+        unsafe { self.map.map.as_ptr().add(self.bytes.start) }
+    }
+}
+
+#[cfg(target_os = "linux")]
+type Pages = Mmap;
+#[cfg(not(target_os = "linux"))]
+type Pages = memmap2::MmapMut;
+
+/// A file, or a range of it, mapped privately: read-only until somebody writes.
+struct FileMap {
+    map: Pages,
+    /// Where it begins in the file.
+    offset: u64,
+    #[cfg(target_os = "linux")]
+    is_writable: std::sync::OnceLock<rustix::io::Result<()>>,
+}
+
+impl FileMap {
+    unsafe fn new(path: &Path, range: Option<Range<u64>>) -> Result<FileMap, Error> {
+        let (file, length) = file::open(path)?;
+        let range = range.unwrap_or(0..length);
+        if length < range.end {
+            return Err(Error::invalid(path, "has shrunk since it was opened"));
+        }
+        let mut options = MmapOptions::new();
+        options.offset(range.start);
+        options.len((range.end - range.start) as usize);
+        #[cfg(target_os = "linux")]
+        // SAFETY: passed on to the caller of this function.
+        let map = unsafe { options.map_copy_read_only(&file) };
+        #[cfg(not(target_os = "linux"))]
+        // SAFETY: passed on to the caller of this function.
+        let map = unsafe { options.map_copy(&file) };
+        Ok(FileMap {
+            map: map.map_err(Error::io(path, "map"))?,
+            offset: range.start,
+            #[cfg(target_os = "linux")]
+            is_writable: std::sync::OnceLock::new(),
+        })
+    }
+
+    #[cfg(target_os = "linux")]
+    fn make_writable(&self) {
+        use rustix::mm::{MprotectFlags, mprotect};
+        let made = self.is_writable.get_or_init(|| {
+            // A map begins at a page, what was asked for of it anywhere in that.
+            let within = self.map.as_ptr().addr() % rustix::param::page_size();
+            // SAFETY: inside the first page of the map.
+            let start = unsafe { self.map.as_ptr().sub(within) }.cast_mut();
+            // SAFETY: the whole map, which is private: more is allowed, and nothing that is there changes.
+            unsafe {
+                mprotect(
+                    start.cast(),
+                    self.map.len() + within,
+                    MprotectFlags::READ | MprotectFlags::WRITE,
+                )
+            }
+        });
+        if let Err(error) = made {
+            panic!("there is no memory for copies of a mapped file's pages: {error}");
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn make_writable(&self) {}
 }
 
 #[cfg(test)]
@@ -192,5 +329,39 @@ mod tests {
             std::fs::read(&path).unwrap() == before,
             "the file was written"
         );
+    }
+
+    #[test]
+    fn tensors_of_a_file_share_its_map_and_each_writes_its_own_bytes_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let meta = |name: &str| TensorMeta {
+            name: name.to_owned(),
+            dtype: Dtype::F32,
+            shape: vec![3, 5],
+        };
+        let metas = [meta("a"), meta("b")];
+        write(&path, Format::Safetensors, &metas, &mut |_, sink| {
+            sink(&[7; 60])
+        })
+        .unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let [a, b] = checkpoint.tensors() else {
+            panic!("two tensors");
+        };
+        let mut maps = PrivateMaps::default();
+        // SAFETY: nobody writes to the file.
+        let mut map = |tensor: &TensorRange, rows| unsafe { maps.rows(tensor, rows) }.unwrap();
+        let (mut first, second) = (map(a, 0..3), map(b, 0..3));
+        // The same bytes again, as two names of one tensor have them.
+        let mut again = map(a, 1..3);
+        assert!(Arc::ptr_eq(&first.map, &second.map) && !Arc::ptr_eq(&first.map, &again.map));
+        first.bytes_mut().fill(9);
+        again.bytes_mut().fill(8);
+        assert_eq!(first.bytes(), [9; 60]);
+        assert_eq!(second.bytes(), [7; 60]);
+        assert_eq!(again.bytes(), [8; 40]);
+        drop((maps, first));
+        assert_eq!(second.bytes(), [7; 60]);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use checkpoint::quoted;
+
 use crate::Mismatch;
 
 /// Why a module could not be loaded or saved.
@@ -26,7 +28,7 @@ pub enum Error {
     #[error(transparent)]
     Mismatch(Box<Mismatch>),
     /// A pattern is no regular expression.
-    #[error("`{pattern}` is no regular expression: {reason}")]
+    #[error("{} is no regular expression: {reason}", quoted(pattern))]
     Pattern {
         /// The pattern.
         pattern: String,
@@ -34,7 +36,7 @@ pub enum Error {
         reason: String,
     },
     /// A value does not fit the dtype that it was to become.
-    #[error("{}: tensor `{tensor}` holds {value}, which {into} cannot hold: {advice}", file.display())]
+    #[error("{}: tensor {} holds {value}, which {into} cannot hold: {advice}", file.display(), quoted(tensor))]
     Value {
         /// The file that holds it.
         file: PathBuf,
@@ -67,7 +69,7 @@ pub enum Error {
         limit: u64,
     },
     /// What was read back from the device is not what the file holds.
-    #[error("{}: `{path}` on the device is not tensor `{tensor}` of the file", file.display())]
+    #[error("{}: {} on the device is not tensor {} of the file", file.display(), quoted(path), quoted(tensor))]
     Unverified {
         /// The parameter's path in the module.
         path: String,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData, get_device_settings};
-use checkpoint::{PrivateMap, Unreadable};
+use checkpoint::{PrivateMaps, Unreadable};
 
 use crate::assign::{self, Supply};
 use crate::carry::{Source, carry};
@@ -136,8 +136,9 @@ impl Load {
         let shares: HashSet<usize> = items.iter().filter_map(|item| item.same_as).collect();
         let mut ready = Vec::with_capacity(items.len());
         let mut ways = Vec::with_capacity(items.len());
+        let mut maps = PrivateMaps::default();
         for item in &items {
-            let one = self.begin(item, &slots[item.slot], &place)?;
+            let one = self.begin(item, &slots[item.slot], &place, &mut maps)?;
             ways.push(match &one {
                 Ready::Mapped { .. } => Way::Mapped,
                 _ => place.way(),
@@ -212,6 +213,7 @@ impl Load {
         item: &Item,
         slot: &Slot,
         place: &Place<B>,
+        maps: &mut PrivateMaps,
     ) -> Result<Ready<B>, Error> {
         let source = &item.source;
         let tensor = &source.tensor;
@@ -231,7 +233,7 @@ impl Load {
         if self.is_mapped && place.way() == Way::InPlace && is_as_needed && source.bytes() > 0 {
             let rows = tensor.shape.first().copied().unwrap_or(1);
             // SAFETY: who called `mapped` has promised that nobody changes the file.
-            let map = unsafe { PrivateMap::new(tensor, 0..rows)? };
+            let map = unsafe { maps.rows(tensor, 0..rows)? };
             return Ok(Ready::Mapped(over_map(map)));
         }
         match place.way() {

@@ -42,13 +42,23 @@ pub trait Observe: Send + Sync {
     /// Memory was taken on the device: a good moment to ask how much is in use.
     fn mark(&self) {}
 
-    /// So many bytes were taken from the system past the allocator: whole pages, or page-locked ones.
+    /// So many bytes were taken from the system past the allocator, as whole pages.
     fn mapped(&self, bytes: usize) {
         let _ = bytes;
     }
 
     /// They were given back. It may be long after the load: when a tensor is dropped.
     fn unmapped(&self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// So many bytes of the host were locked for a GPU to copy from, past the allocator. What CubeCL locks for itself is not told.
+    fn locked(&self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// They were given back.
+    fn unlocked(&self, bytes: usize) {
         let _ = bytes;
     }
 }

@@ -43,6 +43,14 @@ impl Config {
         self.tensors().iter().map(|tensor| tensor.elements()).sum()
     }
 
+    /// About as many, without a list of the tensors.
+    fn about_parameters(&self) -> f64 {
+        let [vocabulary, context, embedding, inner] =
+            [self.vocabulary, self.context, self.embedding, self.inner()].map(|size| size as f64);
+        let tables = (2.0 * vocabulary + context) * embedding;
+        tables + self.layers as f64 * embedding * (4.0 * embedding + 2.0 * inner)
+    }
+
     /// Elements of the largest tensor, a vocabulary table in every published size.
     pub fn largest_tensor_elements(&self) -> u64 {
         self.tensors()
@@ -138,6 +146,11 @@ impl fmt::Display for Size {
     }
 }
 
+/// Sizes are lists of tensors: one with more layers than any model has would be a list without end.
+const MOST_LAYERS: usize = 10_000;
+/// 128 TiB in f32.
+const MOST_PARAMETERS: f64 = 3.5e13;
+
 /// A size that is neither a published name nor a valid free-form one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown size `{given}`: {reason}")]
@@ -197,6 +210,9 @@ impl FromStr for Size {
         if !config.embedding.is_multiple_of(config.heads) {
             return Err(invalid("the heads must divide the embedding"));
         }
+        if config.layers > MOST_LAYERS || config.about_parameters() > MOST_PARAMETERS {
+            return Err(invalid("no machine holds so large a model"));
+        }
         Ok(Size::of(config))
     }
 }
@@ -247,6 +263,9 @@ mod tests {
             "v9-c8-e4-l1-h2-eps0",
             "v9-c8-e4-l1-h2-epsNaN",
             "v9-c8-e4-l1-h2-tanh",
+            "v9-c8-e4-l4000000000-h2",
+            "v4000000000-c8-e4000000-l1-h2",
+            "v9-c8-e4-l1-h2-i99999999999999",
         ] {
             let error = text.parse::<Size>().unwrap_err().to_string();
             assert!(error.contains("unknown size"), "{error}");

@@ -75,36 +75,33 @@ impl Config {
     /// Every tensor of the model, in the order of the book's `state_dict()` (mask buffers left out:
     /// the model builds its mask).
     pub fn tensors(&self) -> Vec<TensorSpec> {
-        let width = self.embedding;
         let mut list = Inventory {
             tensors: Vec::with_capacity(5 + 16 * self.layers),
             layer: None,
         };
-        list.add("tok_emb.weight", &[self.vocabulary, width], Initial::Normal);
-        list.add("pos_emb.weight", &[self.context, width], Initial::Normal);
-        for layer in 0..self.layers {
-            let block = format!("trf_blocks.{layer}");
-            list.layer = Some(layer);
-            for projection in ["W_query", "W_key", "W_value"] {
-                let name = format!("{block}.att.{projection}");
-                list.linear(&name, width, width, self.qkv_bias);
-            }
-            let (inner, biases) = (self.inner(), self.variant.biases);
-            list.linear(&format!("{block}.att.out_proj"), width, width, biases);
-            list.linear(&format!("{block}.ff.layers.0"), width, inner, biases);
-            list.linear(&format!("{block}.ff.layers.2"), inner, width, biases);
-            list.norm(&format!("{block}.norm1"), width, biases);
-            list.norm(&format!("{block}.norm2"), width, biases);
-        }
-        list.layer = None;
-        list.norm("final_norm", width, self.variant.biases);
-        if !self.variant.is_tied {
-            list.linear("out_head", width, self.vocabulary, false);
-        }
+        list.embeddings(self);
+        (0..self.layers).for_each(|layer| list.block(self, layer));
+        list.end(self);
+        list.tensors
+    }
+
+    /// Those of one layer.
+    pub(crate) fn layer_tensors(&self, layer: usize) -> Vec<TensorSpec> {
+        let mut list = Inventory::default();
+        list.block(self, layer);
+        list.tensors
+    }
+
+    /// Those outside of the layers.
+    pub(crate) fn outer_tensors(&self) -> Vec<TensorSpec> {
+        let mut list = Inventory::default();
+        list.embeddings(self);
+        list.end(self);
         list.tensors
     }
 }
 
+#[derive(Default)]
 struct Inventory {
     tensors: Vec<TensorSpec>,
     /// The layer that what is added next is of.
@@ -112,6 +109,38 @@ struct Inventory {
 }
 
 impl Inventory {
+    fn embeddings(&mut self, config: &Config) {
+        let width = config.embedding;
+        let tables = [("tok_emb", config.vocabulary), ("pos_emb", config.context)];
+        for (name, rows) in tables {
+            self.add(format!("{name}.weight"), &[rows, width], Initial::Normal);
+        }
+    }
+
+    fn block(&mut self, config: &Config, layer: usize) {
+        let width = config.embedding;
+        let block = format!("trf_blocks.{layer}");
+        self.layer = Some(layer);
+        for projection in ["W_query", "W_key", "W_value"] {
+            let name = format!("{block}.att.{projection}");
+            self.linear(&name, width, width, config.qkv_bias);
+        }
+        let (inner, biases) = (config.inner(), config.variant.biases);
+        self.linear(&format!("{block}.att.out_proj"), width, width, biases);
+        self.linear(&format!("{block}.ff.layers.0"), width, inner, biases);
+        self.linear(&format!("{block}.ff.layers.2"), inner, width, biases);
+        self.norm(&format!("{block}.norm1"), width, biases);
+        self.norm(&format!("{block}.norm2"), width, biases);
+        self.layer = None;
+    }
+
+    fn end(&mut self, config: &Config) {
+        self.norm("final_norm", config.embedding, config.variant.biases);
+        if !config.variant.is_tied {
+            self.linear("out_head", config.embedding, config.vocabulary, false);
+        }
+    }
+
     fn add(&mut self, name: impl Into<String>, shape: &[usize], initial: Initial) {
         self.tensors.push(TensorSpec {
             name: name.into(),

@@ -116,14 +116,21 @@ cell!(u32, "count", |value| f64::from(*value));
 cell!(u64, "integer", |value| *value as f64);
 cell!(bool, "true or false");
 
-/// What acts on a terminal instead of being shown is replaced.
+/// A character as it may be shown: one that acts on a terminal instead, or turns the direction of writing, is replaced.
+pub fn visible(c: char) -> char {
+    match checkpoint::is_shown(c) {
+        true => c,
+        false => '\u{fffd}',
+    }
+}
+
+/// What cannot be shown is replaced.
 impl Cell for String {
     fn write(&self) -> String {
-        self.clone()
+        self.chars().map(visible).collect()
     }
 
     fn read(text: &str) -> Result<Self, String> {
-        let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
         Ok(text.chars().map(visible).collect())
     }
 }

@@ -227,6 +227,9 @@ pub struct Contract {
     pub host_heap_bytes: u64,
     /// Device memory in use above the baseline; `None` on unified memory.
     pub device_bytes: Option<u64>,
+    /// Device memory that the allocator's pools hold above the baseline, in use or kept for what comes; `None` on unified memory,
+    /// and where nobody can promise it.
+    pub reserved_bytes: Option<u64>,
 }
 
 impl Contract {
@@ -236,12 +239,35 @@ impl Contract {
     pub const STREAMED_CONSTANT_BYTES: u64 = 8 << 20;
     /// Alignment of the device's allocations, and the little the runtime keeps there.
     pub const DEVICE_CONSTANT_BYTES: u64 = 8 << 20;
+    /// What the pools may hold beside what is in use: pages for kernels and for small buffers.
+    pub const POOLS_CONSTANT_BYTES: u64 = 32 << 20;
 
     /// A contract for a device with memory of its own.
     pub fn discrete(host_tensor_bytes: u64, device_tensor_bytes: u64) -> Contract {
+        let device_bytes = device_tensor_bytes + Self::DEVICE_CONSTANT_BYTES;
         Contract {
             host_heap_bytes: host_tensor_bytes + Self::HOST_CONSTANT_BYTES,
-            device_bytes: Some(device_tensor_bytes + Self::DEVICE_CONSTANT_BYTES),
+            device_bytes: Some(device_bytes),
+            reserved_bytes: Some(device_bytes + Self::POOLS_CONSTANT_BYTES),
+        }
+    }
+
+    /// The same, where buffers are let go of while others are taken: a pool keeps one of each size for the next of that size, so
+    /// that it holds this much more.
+    #[must_use]
+    pub fn with_kept_buffers(self, bytes: u64) -> Contract {
+        Contract {
+            reserved_bytes: self.reserved_bytes.map(|reserved| reserved + bytes),
+            ..self
+        }
+    }
+
+    /// The same, where the pools are filled by Burn's own loaders: how large their pages are follows the device's memory.
+    #[must_use]
+    pub fn whatever_pools_hold(self) -> Contract {
+        Contract {
+            reserved_bytes: None,
+            ..self
         }
     }
 
@@ -251,7 +277,7 @@ impl Contract {
         match memory {
             MemoryModel::Discrete => Contract {
                 host_heap_bytes: 2 * size.tuning.staging_bytes + Self::STREAMED_CONSTANT_BYTES,
-                device_bytes: Some(model_bytes + Self::DEVICE_CONSTANT_BYTES),
+                ..Contract::discrete(0, model_bytes)
             },
             MemoryModel::Unified => Contract::unified(model_bytes + 2 * size.tuning.staging_bytes),
         }
@@ -276,6 +302,7 @@ impl Contract {
         Contract {
             host_heap_bytes: host_tensor_bytes + Self::HOST_CONSTANT_BYTES,
             device_bytes: None,
+            reserved_bytes: None,
         }
     }
 }

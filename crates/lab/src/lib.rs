@@ -39,7 +39,7 @@ mod usage;
 mod verify;
 pub mod worker;
 
-pub use columns::{Cell, Column, How, Unit};
+pub use columns::{Cell, Column, How, Unit, visible};
 pub use devices::{
     BackendKind, DeviceReport, DeviceSpec, SIMULATED, SOFTWARE_VULKAN, find_devices,
     offer_cuda_toolkit,

@@ -1,5 +1,6 @@
 //! What the library tells of a load, to the recorder and the counting allocator.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use featherweight::Observe;
@@ -10,6 +11,9 @@ use meter::{CountingAllocator, Peaks, Phase, Recorder};
 pub(crate) struct Observed {
     /// One thread loads: the lock is there for the type alone.
     recorder: Mutex<Option<Recorder>>,
+    /// Page-locked bytes of the library's, now and at most.
+    locked_bytes: AtomicU64,
+    locked_peak_bytes: AtomicU64,
 }
 
 impl Observed {
@@ -37,6 +41,11 @@ impl Observed {
     pub fn stop_clock(&self) -> f64 {
         self.with(|recorder| recorder.stop_clock())
             .unwrap_or_default()
+    }
+
+    /// The most bytes that the library held page-locked at once.
+    pub fn locked_peak_bytes(&self) -> u64 {
+        self.locked_peak_bytes.load(Ordering::Relaxed)
     }
 
     /// Sums the marks up.
@@ -70,5 +79,18 @@ impl Observe for Observed {
 
     fn unmapped(&self, bytes: usize) {
         CountingAllocator::unmapped(bytes);
+    }
+
+    /// It is the host's memory all the same.
+    fn locked(&self, bytes: usize) {
+        CountingAllocator::mapped(bytes);
+        let bytes = bytes as u64;
+        let now = self.locked_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.locked_peak_bytes.fetch_max(now, Ordering::Relaxed);
+    }
+
+    fn unlocked(&self, bytes: usize) {
+        CountingAllocator::unmapped(bytes);
+        self.locked_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 }

@@ -213,11 +213,14 @@ pub(crate) fn for_each_tensor<B: Platform>(
 ) -> Result<(), Error> {
     let layers = std::iter::once(None).chain((0..config.layers).map(Some));
     for layer in layers {
-        if let Some(layer) = layer {
-            bring(model, layer)?;
-        }
-        let tensors = model.tensors_mut(config).into_iter();
-        for tensor in tensors.filter(|tensor| tensor.spec.layer == layer) {
+        let tensors = match layer {
+            None => model.outer_mut(config),
+            Some(layer) => {
+                bring(model, layer)?;
+                model.layer_mut(config, layer)
+            }
+        };
+        for tensor in tensors {
             // Reading a lazy parameter would initialise it, and hide that it was never loaded.
             if !tensor.shards.iter().all(|shard| shard.is_initialised()) {
                 let reason = format!("parameter `{}` was never given a value", tensor.spec.name);

@@ -15,7 +15,7 @@ use gpt2::Gpt2;
 use gpt2::layout::{Layouts, Reading};
 use meter::{
     CacheError, CacheState, Cgroup, Diary, Disturbances, HostLimits, Instruments, LastWords,
-    Panics, Peaks, Process, Recorder, Stage, touch_free_memory,
+    Panics, Peaks, Process, Recorder, Stage, tell_bus_errors, touch_free_memory,
 };
 
 use crate::observed::Observed;
@@ -65,6 +65,7 @@ pub struct RunSpec {
 /// Runs `E` as `spec` says. Whatever goes wrong is in the outcome.
 pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
     Panics::watch();
+    tell_bus_errors();
     if let Some(Err(error)) = spec.host.cgroup.as_ref().map(Cgroup::join) {
         let reason = format!("the run's cgroup could not be entered: {error}");
         return Outcome::ended(Status::Skipped, reason);
@@ -83,6 +84,9 @@ pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
             _ => ended(&error),
         }
     });
+    if spec.host.cap_bytes.is_some() && outcome.reason.as_deref().is_some_and(is_refused_thread) {
+        outcome.status = Status::Oom;
+    }
     if outcome.status == Status::Oom
         && let Some(room) = devices::room(spec.device)
     {
@@ -90,6 +94,15 @@ pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
         outcome.reason = Some(format!("{reason}; {room}"));
     }
     outcome
+}
+
+/// Whether a thread could not be started: under a cap, because its stack found no room (`EAGAIN` and `ENOMEM`, pthread_create(3)).
+fn is_refused_thread(reason: &str) -> bool {
+    let is_thread = ["thread", "ThreadPool"]
+        .iter()
+        .any(|word| reason.contains(word));
+    let refusals = ["Resource temporarily unavailable", "Cannot allocate memory"];
+    is_thread && refusals.iter().any(|words| reason.contains(words))
 }
 
 fn ended(error: &Error) -> Outcome {
@@ -241,7 +254,10 @@ fn execute_on<E: Experiment, B: Platform>(spec: &RunSpec) -> Result<Outcome, Err
         device_pool_reserved_peak_bytes: pool.map(|pool| pool.reserved_bytes),
         other_device_processes: driver.as_ref().and_then(|driver| driver.others()),
         host_contract_bytes: Some(contract.host_heap_bytes),
+        host_locked_peak_bytes: (spec.device.backend == BackendKind::Cuda)
+            .then(|| run.observed.locked_peak_bytes()),
         device_contract_bytes: contract.device_bytes,
+        device_reserved_contract_bytes: contract.reserved_bytes,
         resident_fraction,
         ..measured::<B>(&peaks, &device)
     };

@@ -94,7 +94,10 @@ impl CacheState {
                 CacheState::Warm if is_capped => {
                     ", for its pages count against the host cap: use cold"
                 }
-                CacheState::Warm => ", for memory is short",
+                CacheState::Warm if is_memory_short(&files) => ", for memory is short",
+                CacheState::Warm => {
+                    ": its file system keeps nothing there, or lets go of it at once (FUSE and network file systems may)"
+                }
                 CacheState::Cold => {
                     ": a process has it mapped, or its file system has no disk behind it (tmpfs)"
                 }
@@ -142,6 +145,22 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, CacheError> {
     let entries = entries.map(|entry| entry.map(|entry| entry.path()));
     let files = entries.filter(|path| path.as_ref().map_or(true, |path| path.is_file()));
     files.collect::<Result<_, _>>().map_err(unreadable(folder))
+}
+
+/// Whether the kernel could keep less than the files have, whatever it let go of for them.
+#[cfg(target_os = "linux")]
+fn is_memory_short(files: &[PathBuf]) -> bool {
+    use procfs::Current;
+    let lengths = files.iter().filter_map(|path| path.metadata().ok());
+    let bytes: u64 = lengths.map(|about| about.len()).sum();
+    let memory = procfs::Meminfo::current().ok();
+    let available = memory.and_then(|memory| memory.mem_available);
+    available.is_none_or(|available| available < bytes)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_memory_short(_: &[PathBuf]) -> bool {
+    true
 }
 
 fn read_through(path: &Path) -> Result<(), CacheError> {

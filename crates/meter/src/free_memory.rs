@@ -29,3 +29,16 @@ fn free_bytes() -> Option<u64> {
 fn free_bytes() -> Option<u64> {
     None
 }
+
+/// How many processes the kernel of this machine has ended since it was started, for want of memory.
+#[cfg(target_os = "linux")]
+pub fn machine_oom_kills() -> Option<u64> {
+    let counted = procfs::vmstat().ok()?.get("oom_kill").copied()?;
+    u64::try_from(counted).ok()
+}
+
+/// Not known here.
+#[cfg(not(target_os = "linux"))]
+pub fn machine_oom_kills() -> Option<u64> {
+    None
+}

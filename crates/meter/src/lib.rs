@@ -14,6 +14,7 @@
 //! the caller gives.
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
+mod bus_error;
 mod cache;
 mod cap;
 mod device;
@@ -29,11 +30,12 @@ mod recorder;
 mod sample;
 mod sampler;
 
+pub use bus_error::tell_bus_errors;
 pub use cache::{CacheError, CacheState};
 pub use cap::{CapMechanism, Cgroup, CgroupPeak, HostCapError, HostCaps, HostLimits};
 pub use device::{DeviceMemory, ReadBytes, ReadDevice};
 pub use disturbance::{DisturbanceWatch, Disturbances};
-pub use free_memory::touch_free_memory;
+pub use free_memory::{machine_oom_kills, touch_free_memory};
 pub use heap::CountingAllocator;
 pub use last_words::{Diary, LastWords, Stage};
 pub use outside::Outside;

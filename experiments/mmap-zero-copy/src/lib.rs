@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use checkpoint::PrivateMap;
+use checkpoint::{PrivateMap, PrivateMaps};
 use gpt2::Gpt2;
 use lab::{
     Contract, Error, Experiment, Footprint, MemoryModel, Phase, Platform, Run, Target, Tunable,
@@ -59,13 +59,14 @@ impl Experiment for MmapZeroCopy {
         let checkpoint = run.open()?;
         let mut parameters = model.tensors_mut(&run.config);
 
+        let mut files = PrivateMaps::default();
         let mut maps = Vec::with_capacity(parameters.len());
         for parameter in &parameters {
             let tensor = checkpoint.tensor(&parameter.spec.name, &parameter.spec.shape)?;
             for shard in &parameter.shards {
                 // SAFETY: nobody writes to the checkpoint while the model lives. Should somebody do so all the
                 // same, the parameters' digests tell, and a truncated file ends this process alone.
-                maps.push(unsafe { PrivateMap::new(tensor, shard.rows.clone())? });
+                maps.push(unsafe { files.rows(tensor, shard.rows.clone())? });
             }
         }
 

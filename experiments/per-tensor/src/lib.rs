@@ -26,7 +26,8 @@ impl Experiment for PerTensor {
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         let one_more = size.model_bytes + size.largest_tensor_bytes;
         match memory {
-            MemoryModel::Discrete => Contract::discrete(size.upload_bytes(), one_more),
+            MemoryModel::Discrete => Contract::discrete(size.upload_bytes(), one_more)
+                .with_kept_buffers(size.layer_bytes),
             MemoryModel::Unified => Contract::unified(one_more),
         }
     }

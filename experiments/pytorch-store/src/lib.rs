@@ -20,7 +20,8 @@ impl Experiment for PytorchStore {
             MemoryModel::Discrete => Contract::discrete(
                 size.store_bytes(2 * size.largest_tensor_bytes),
                 size.model_bytes,
-            ),
+            )
+            .whatever_pools_hold(),
             MemoryModel::Unified => {
                 Contract::unified(size.model_bytes + 2 * size.largest_tensor_bytes)
             }

@@ -21,6 +21,7 @@ impl Experiment for Recorder {
         match memory {
             MemoryModel::Discrete => {
                 Contract::discrete(size.model_bytes + size.upload_bytes(), size.model_bytes)
+                    .whatever_pools_hold()
             }
             MemoryModel::Unified => {
                 Contract::unified(size.model_bytes + 3 * size.largest_tensor_bytes)

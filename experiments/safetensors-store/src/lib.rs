@@ -19,7 +19,8 @@ impl Experiment for SafetensorsStore {
             MemoryModel::Discrete => Contract::discrete(
                 size.store_bytes(size.largest_tensor_bytes),
                 size.model_bytes,
-            ),
+            )
+            .whatever_pools_hold(),
             MemoryModel::Unified => Contract::unified(size.model_bytes + size.largest_tensor_bytes),
         }
     }

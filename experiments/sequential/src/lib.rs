@@ -27,7 +27,8 @@ impl Experiment for Sequential {
             MemoryModel::Discrete => Contract::discrete(
                 size.model_bytes + size.model_bytes / 32,
                 size.model_bytes + size.largest_tensor_bytes,
-            ),
+            )
+            .with_kept_buffers(size.layer_bytes),
             MemoryModel::Unified => Contract::unified(2 * size.model_bytes),
         }
     }

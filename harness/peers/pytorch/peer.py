@@ -122,9 +122,22 @@ def device_of(spec):
     return f"cuda:{index or 0}" if kind == "cuda" else "cpu"
 
 
-def finish(device):
-    if device != "cpu":
-        torch.cuda.synchronize(device)
+def reset_peak(device):
+    """What the device holds before the load; its peak starts over."""
+    if device == "cpu":
+        return 0
+    torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def peak_above(before, device):
+    """Waits for the device. The most that its live tensors held, as the study measures it."""
+    if device == "cpu":
+        return {}
+    torch.cuda.synchronize(device)
+    return {"device_in_use_peak_bytes": torch.cuda.max_memory_allocated(device) - before}
 
 
 def main():
@@ -142,10 +155,10 @@ def main():
     with torch.device("meta"):
         Gpt2(vocabulary=8, context=8, embedding=8, layers=1, heads=1, qkv_bias=True)
     say(event="ready", framework=f"pytorch {torch.__version__.split('+')[0]}")
+    before = reset_peak(device)
     hear()
     model = technique(spec, device)
-    finish(device)
-    say(event="loaded")
+    say(event="loaded", **peak_above(before, device))
     hear()
     with torch.no_grad():
         logits = model(torch.tensor([spec["tokens"]], device=device))[0].float().cpu()

@@ -1,10 +1,12 @@
 //! Load time by technique, with every sample shown.
 
+use std::collections::BTreeMap;
+
 use lab::Quantity;
 
 use super::canvas::Canvas;
 use super::frame::Frame;
-use super::pen::Align;
+use super::pen::{Align, Pen};
 use super::runs;
 use super::scale::{Scale, short};
 use super::style::{HOST, INK, MUTED};
@@ -17,6 +19,42 @@ const PITCH: i32 = 40;
 
 fn load(line: &Line) -> Option<Spread> {
     line.seconds(|measures| measures.load_seconds)
+}
+
+/// More dots lie on one another: their density is shown.
+const MOST_DOTS: usize = 300;
+
+fn dots(pen: &Pen<'_>, scale: &Scale, middle: i32, line: &Line) -> anyhow::Result<()> {
+    for good in &line.good {
+        let Some(seconds) = good.measures.load_seconds else {
+            continue;
+        };
+        let at = (scale.pixel(seconds), middle);
+        match good.is_spoilt(Quantity::Time) {
+            true => pen.ring(at, &HOST)?,
+            false => pen.dot(at, &HOST)?,
+        }
+    }
+    Ok(())
+}
+
+/// A column for each pixel, as high as it has runs.
+fn density(pen: &Pen<'_>, scale: &Scale, middle: i32, line: &Line) -> anyhow::Result<()> {
+    const HEIGHT: f64 = 14.0;
+    let mut counts: BTreeMap<i32, usize> = BTreeMap::new();
+    for seconds in line
+        .good
+        .iter()
+        .filter_map(|good| good.measures.load_seconds)
+    {
+        *counts.entry(scale.pixel(seconds)).or_default() += 1;
+    }
+    let most = counts.values().copied().max().unwrap_or(1);
+    for (x, count) in counts {
+        let half = (HEIGHT * count as f64 / most as f64).ceil() as i32;
+        pen.rectangle((x, middle - half), (x + 1, middle + half), &HOST)?;
+    }
+    Ok(())
 }
 
 pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
@@ -51,7 +89,10 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
         pen.title("Load time by loading technique", &subtitle)?;
         pen.small(
             (20, 78),
-            "each dot a run in a fresh process, a ring one that is spoilt; bar and number: the median",
+            match group.lines.iter().any(|line| line.good.len() > MOST_DOTS) {
+                true => "as high as there are runs at that time, spoilt ones among them; bar and number: the median",
+                false => "each dot a run in a fresh process, a ring one that is spoilt; bar and number: the median",
+            },
             &MUTED,
             Align::Left,
         )?;
@@ -66,15 +107,9 @@ pub fn draw(group: &Group<'_>) -> anyhow::Result<Canvas> {
             let middle = TOP + PITCH * row as i32 + PITCH / 2 - 4;
             let name = &line.configuration.experiment;
             pen.bold((frame.names_end(), middle), name, Align::Right)?;
-            for good in &line.good {
-                let Some(seconds) = good.measures.load_seconds else {
-                    continue;
-                };
-                let at = (scale.pixel(seconds), middle);
-                match good.is_spoilt(Quantity::Time) {
-                    true => pen.ring(at, &HOST)?,
-                    false => pen.dot(at, &HOST)?,
-                }
+            match line.good.len() > MOST_DOTS {
+                true => density(pen, &scale, middle, line)?,
+                false => dots(pen, &scale, middle, line)?,
             }
             if let (Some(spread), Some(label)) = (load(line), label(line)) {
                 let x = scale.pixel(spread.median);

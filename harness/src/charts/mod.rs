@@ -19,12 +19,18 @@ mod timeline;
 
 use anyhow::Context;
 
+use crate::escape::file_name;
 use crate::host_cap::HostCap;
 use crate::presentation::Presentation;
 use crate::results::read_timeline;
 use crate::summary::Line;
 use crate::table::{caps_by_scene, caps_title, groups};
 use canvas::Canvas;
+
+/// More techniques than a chart can be read of.
+const MOST_ROWS: usize = 60;
+/// More devices, sizes, dtypes, cache states and caps than anybody looks at.
+const MOST_GROUPS: usize = 500;
 
 /// A chart that was drawn.
 pub struct Drawn {
@@ -52,11 +58,13 @@ pub fn draw_all(presentation: &Presentation) -> anyhow::Result<Vec<Drawn>> {
         let of = Name::of(&c.device, &c.dtype, &c.cache);
         let name = of.size(&c.model).chart("smallest-cap");
         let shows = format!("Smallest host memory: {}", caps_title(&scene));
-        save(name, shows, smallest_cap::draw(&scene)?)?;
+        let scene = &scene[..scene.len().min(MOST_ROWS)];
+        save(name, shows, smallest_cap::draw(scene)?)?;
     }
     let lines = presentation.lines.iter();
     let measured: Vec<Line> = lines.filter(|line| line.ok > 0).cloned().collect();
-    for group in groups(&measured) {
+    for group in groups(&measured).into_iter().take(MOST_GROUPS) {
+        let group = group.first(MOST_ROWS);
         let of = Name::of(group.device, group.dtype, group.cache);
         let of = of.size(group.model).cap(group.host_cap_bytes);
         let title = group.title();
@@ -143,7 +151,7 @@ impl<'a> Name<'a> {
             .into_iter()
             .chain(unusual)
             .chain([cap.as_deref()]);
-        parts.flatten().collect::<Vec<_>>().join("-")
+        file_name(&parts.flatten().collect::<Vec<_>>().join("-"))
     }
 }
 

@@ -3,6 +3,7 @@
 use lab::Quantity;
 use plotters::style::RGBColor;
 
+use super::MOST_ROWS;
 use super::canvas::Canvas;
 use super::face::Face;
 use super::frame::Frame;
@@ -123,13 +124,19 @@ pub fn draw(series: &Series<'_>) -> anyhow::Result<Option<Canvas>> {
         .collect();
     names.sort_by_key(|name| (crate::registry::position(name), *name));
     names.dedup();
+    let left_out = names.len().saturating_sub(MOST_ROWS);
+    names.truncate(MOST_ROWS);
     let panel_height = PANEL_HEIGHT.max(AROUND + PITCH * names.len() as i32);
     let height = TOP + panel_height * panels.len() as i32 + 10;
     let lines = || series.lines.iter().copied();
     let each = |quantity| runs::behind_each(lines(), quantity);
     let behind_each =
         each(Quantity::Memory).filter(|_| each(Quantity::Memory) == each(Quantity::Time));
-    let subtitle = series.title() + &runs::told(behind_each);
+    let left_out = match left_out {
+        0 => String::new(),
+        more => format!(", without {more} more"),
+    };
+    let subtitle = series.title() + &left_out + &runs::told(behind_each);
     let curves: Vec<Vec<Curve>> = panels
         .iter()
         .map(|panel| panel.curves(&names, &series.lines, behind_each))

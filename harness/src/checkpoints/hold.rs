@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::interrupt;
+use crate::{atomic, interrupt};
 
 /// Takes hold of a checkpoint's folder, whether it is there yet or not, for as long as the file lives: another
 /// harness waits. The lock lies beside the folder, which may be replaced.
@@ -17,12 +17,7 @@ pub fn hold(folder: &Path) -> anyhow::Result<File> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).with_context(refused)?;
     }
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .with_context(refused)?;
+    let file = atomic::open_in_place(&path).with_context(refused)?;
     let mut is_told = false;
     loop {
         match file.try_lock() {

@@ -28,6 +28,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::manifest::{experiment_names, parse_size, unknown, unknown_experiment};
+use crate::number;
 use crate::registry;
 use crate::summary::measures;
 pub use judge::{Finding, Found, Judged, Judgement, Verdict, Wanted, judge};
@@ -117,6 +118,7 @@ impl ClaimTable {
         let span = self.value.span();
         let value = self.value.into_inner();
         let wrong = |message: String| at(span.clone(), message);
+        check_length(&value).map_err(&wrong)?;
         let parsed = exmex::parse::<f64>(&value);
         let parsed = parsed.map_err(|error| wrong(format!("`{value}` is no value: {error}")))?;
         let variables = parsed.var_names().iter();
@@ -148,18 +150,14 @@ impl ClaimTable {
                 return Err(wrong(message.to_owned()));
             }
         };
-        let numbers = [self.expect, self.at_most, self.at_least, self.tolerance];
-        if let Some(number) = numbers
+        for expected in [self.expect, self.at_most, self.at_least]
             .into_iter()
             .flatten()
-            .find(|number| !number.is_finite())
         {
-            return Err(wrong(format!("{number} is no number to expect")));
+            number::EXPECTED.check(expected).map_err(&wrong)?;
         }
-        if let Some(tolerance) = self.tolerance.filter(|tolerance| *tolerance < 0.0) {
-            return Err(wrong(format!(
-                "a tolerance of {tolerance} allows nothing: give 0 or more"
-            )));
+        if let Some(tolerance) = self.tolerance {
+            number::TOLERANCE.check(tolerance).map_err(&wrong)?;
         }
         let sizes = self.sizes.map(|sizes| {
             let check = |size: Spanned<String>| match parse_size(size.get_ref()) {
@@ -184,6 +182,32 @@ impl ClaimTable {
             differs: self.differs,
         })
     }
+}
+
+/// That it is no longer, and no deeper, than a person reads: what parses it takes time and stack for each term.
+fn check_length(value: &str) -> Result<(), String> {
+    const MOST_BYTES: usize = 4096;
+    const DEEPEST: usize = 64;
+    if value.len() > MOST_BYTES {
+        let bytes = value.len();
+        return Err(format!(
+            "a claim's value of {bytes} bytes: {MOST_BYTES} are the most"
+        ));
+    }
+    let mut depth = 0usize;
+    for c in value.chars() {
+        depth = match c {
+            '(' => depth + 1,
+            ')' => depth.saturating_sub(1),
+            _ => depth,
+        };
+        if depth > DEEPEST {
+            return Err(format!(
+                "a claim's value with more than {DEEPEST} parentheses in each other"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn variable(name: &str, externals: &[&str]) -> Result<Variable, String> {
@@ -275,11 +299,11 @@ mod tests {
             ("value = 'loud({naive.load_seconds})'\nexpect = 2", ""),
             (
                 "value = '{naive.load_seconds}'\nexpect = nan",
-                "NaN is no number to expect",
+                "expected value is NaN",
             ),
             (
                 "value = '{naive.load_seconds}'\nexpect = 1\ntolerance = -1",
-                "a tolerance of -1 allows nothing",
+                "tolerance is -1: it must be from 0",
             ),
             ("value = '{naive.load_seconds}'", "has one of"),
             (

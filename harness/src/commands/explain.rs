@@ -130,11 +130,13 @@ fn choose(args: &ExplainArgs, folders: &[PathBuf]) -> anyhow::Result<(PathBuf, R
 }
 
 /// What is told of apart, or is nothing that was held.
-const SAID_ABOVE: [&str; 6] = [
+const SAID_ABOVE: [&str; 8] = [
     "host_heap_peak_bytes",
     "host_contract_bytes",
     "device_in_use_peak_bytes",
     "device_contract_bytes",
+    "device_reserved_peak_bytes",
+    "device_reserved_contract_bytes",
     "host_rss_baseline_bytes",
     "swap_peak_bytes",
 ];
@@ -190,7 +192,7 @@ impl Explanation {
             what: "host heap",
             how: "exact",
             bytes,
-            contract_bytes,
+            contract_bytes: Some(contract_bytes),
             phase: run.host_peak_phase.as_deref(),
             seen: self.seen(|sample| sample.host_heap_bytes),
         });
@@ -198,11 +200,20 @@ impl Explanation {
             what: "device in use",
             how: "read after every upload",
             bytes,
-            contract_bytes,
+            contract_bytes: Some(contract_bytes),
             phase: run.device_peak_phase.as_deref(),
             seen: self.seen(|sample| sample.device_in_use_bytes),
         });
-        host.into_iter().chain(device).collect()
+        let pools = run.device_reserved_peak_bytes;
+        let pools = pools.map(|bytes| Peak {
+            what: "device, held by the allocator's pools",
+            how: "read after every upload",
+            bytes,
+            contract_bytes: run.device_reserved_contract_bytes,
+            phase: None,
+            seen: self.seen(|sample| sample.device_reserved_bytes),
+        });
+        host.into_iter().chain(device).chain(pools).collect()
     }
 
     /// When the sampler saw the most of something: at most 4 ms from the peak itself.
@@ -226,7 +237,7 @@ impl Explanation {
                 "of_model": peak.bytes as f64 / self.run.model_bytes as f64,
                 "phase": peak.phase,
                 "contract_bytes": peak.contract_bytes,
-                "contract_held": peak.bytes <= peak.contract_bytes,
+                "contract_held": peak.contract_bytes.map(|contract| peak.bytes <= contract),
                 "alive": serde_json::to_value(sample)?,
             }))
         });
@@ -239,7 +250,9 @@ struct Peak<'a> {
     what: &'static str,
     how: &'static str,
     bytes: u64,
-    contract_bytes: u64,
+    /// `None` where nothing is promised.
+    contract_bytes: Option<u64>,
+    /// `None` where it is not known which phase set it.
     phase: Option<&'a str>,
     /// `None` where no timeline was recorded.
     seen: Option<Seen<'a>>,
@@ -255,12 +268,17 @@ impl Peak<'_> {
     fn text(&self, model_bytes: u64) -> [String; 4] {
         let Peak { what, how, .. } = self;
         let of_model = of_model(self.bytes, model_bytes);
-        let phase = self.phase.unwrap_or("unknown");
+        let phase = self.phase;
+        let phase = phase.map_or(String::new(), |phase| format!(", set in phase {phase}"));
+        let promised = self.contract_bytes.map_or(
+            format!("  the contract promises nothing of {what}"),
+            |contract| excess(what, self.bytes, contract),
+        );
         [
             String::new(),
-            format!("{what}: {of_model} at the peak, {how}, set in phase {phase}"),
+            format!("{what}: {of_model} at the peak, {how}{phase}"),
             self.alive(),
-            excess(what, self.bytes, self.contract_bytes),
+            promised,
         ]
     }
 
@@ -353,7 +371,8 @@ mod tests {
             "set in phase assign",
             "(the sampler saw 150 MiB of it)",
             "kept, with 8.00 MiB to spare",
-            "250 MiB (2.50×)        Peak of the device memory that the allocator's pools hold",
+            "device, held by the allocator's pools: 250 MiB (2.50×) at the peak, read after every upload\n",
+            "the contract promises nothing of device, held by the allocator's pools",
         ] {
             assert!(text.contains(expected), "{text}\nshould contain {expected}");
         }

@@ -31,7 +31,7 @@ struct Pair {
     experiment: String,
     model: String,
     device: String,
-    pair: u32,
+    pair: u64,
     clock_alone_seconds: f64,
     measured_seconds: f64,
 }
@@ -47,7 +47,7 @@ pub fn overhead(args: &OverheadArgs) -> anyhow::Result<()> {
     });
     refuse_foreign(&out)?;
     let executor = Executor::new(600, caps)?;
-    let bar = ProgressBar::new(u64::from(args.pairs) * args.only.len() as u64);
+    let bar = ProgressBar::new(args.pairs * args.only.len() as u64);
     let style = "{bar:24} {pos}/{len} pairs {elapsed_precise}";
     bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
     let mut pairs = Vec::new();

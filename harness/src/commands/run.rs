@@ -16,7 +16,7 @@ use crate::exit::Ended;
 use crate::findings::Findings;
 use crate::machine::{self, Machine};
 use crate::manifest::{self, Devices, Manifest};
-use crate::plan::plan;
+use crate::plan;
 use crate::presentation::Presentation;
 use crate::record::Record;
 use crate::results::{MACHINE, MANIFEST, Results};
@@ -47,7 +47,8 @@ fn carry_out(mut manifest: Manifest, options: &RunOptions) -> anyhow::Result<()>
     let store = Store::new(options.store.checkpoints.clone());
     let supply = Supply::new(&store, options, &mut manifest)?;
     let devices = lab::find_devices();
-    let runs = plan(&manifest, &devices);
+    plan::check_size(&manifest, &devices).map_err(Ended::Usage)?;
+    let runs = plan::plan(&manifest, &devices);
     for run in &runs {
         lab::check_comparable(&run.size.config()).with_context(|| match supply.imported() {
             Some(path) => path.display().to_string(),
@@ -181,7 +182,7 @@ fn override_matrix(manifest: &mut Manifest, options: &RunOptions) -> Result<(), 
         }
     }
     if let Some(repeats) = options.repeats {
-        manifest.repeats = repeats;
+        manifest.repeats = repeats as u32;
         manifest.repeats_of = Vec::new();
     }
     Ok(())

@@ -28,7 +28,7 @@ pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let task = Task::Generate {
         prompt,
-        tokens: args.count,
+        tokens: args.count as usize,
     };
     let mut generated = Vec::new();
     let mut shown = String::new();
@@ -77,7 +77,7 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
     }
     let task = Task::FineTune(FineTuning {
         tokens,
-        steps: args.steps,
+        steps: args.steps as usize,
         learning_rate: args.learning_rate,
         resume_optimizer: args.resume_optimizer.clone(),
         save_optimizer: args.save_optimizer.clone(),

@@ -29,6 +29,8 @@ pub struct Message {
     pub framework: Option<String>,
     #[serde(default)]
     reason: Option<String>,
+    #[serde(default)]
+    pub device_in_use_peak_bytes: Option<u64>,
 }
 
 /// Why a conversation came to its end before everything was said.
@@ -188,6 +190,11 @@ impl Conversation {
             }
         }
     }
+}
+
+/// Whether a line is something that a command may say.
+pub fn is_understood(line: &str) -> bool {
+    understand(line, Event::Loaded).is_ok()
 }
 
 fn understand(line: &str, expected: Event) -> Result<Message, Ended> {

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Every number is taken by the harness, from outside: times between what is sent and what arrives, memory by the kernel's
-//! instruments. A command that cannot do what is asked says `{"event": "failed", "reason": "…"}`. Whatever else it prints,
+//! instruments. The one that nobody sees from outside is told: `{"event": "loaded", "device_in_use_peak_bytes": 12}` is the most
+//! of a GPU's memory that live tensors held during the load, as the command's framework counts it. A command that cannot do what is asked says `{"event": "failed", "reason": "…"}`. Whatever else it prints,
 //! on standard error, is shown where it fails.
 
 mod conversation;
@@ -24,16 +25,17 @@ use std::time::{Duration, Instant};
 use checkpoint::{Dtype, Format};
 use gpt2::{Config, Size};
 use lab::{
-    DeviceSpec, Footprint, Kept, Logits, Measures, Outcome, REFERENCE_TOKENS, Status, Tuning,
-    VerifiedBy,
+    DeviceSpec, Footprint, Kept, Logits, Measures, MemoryModel, Outcome, REFERENCE_TOKENS, Status,
+    Tuning, VerifiedBy,
 };
 use meter::{CacheState, Cgroup, Outside};
 use serde::Serialize;
 
-use conversation::{Conversation, Ended, Event};
+pub use conversation::is_understood;
+use conversation::{Conversation, Ended, Event, Message};
 
-use crate::interrupt;
 use crate::tree::{Pipes, Tree};
+use crate::{interrupt, scratch};
 
 /// So long may what brings a command's dependencies take: PyTorch by a slow network.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(60 * 60);
@@ -161,7 +163,7 @@ impl External {
         request: &Request<'_>,
         cgroup: Option<&Cgroup>,
     ) -> std::io::Result<Option<Answer>> {
-        let logits = tempfile::NamedTempFile::new()?;
+        let logits = scratch::file()?;
         let specification = Specification {
             protocol: 1,
             checkpoint: std::path::absolute(request.checkpoint)?,
@@ -234,7 +236,7 @@ impl External {
         }
         let watched = Outside::watch(conversation.pid(), cgroup);
         let load_from = conversation.say("load")?;
-        let (loaded_at, _) = conversation.hear(Event::Loaded)?;
+        let (loaded_at, loaded) = conversation.hear(Event::Loaded)?;
         let mut outcome = Outcome {
             reason: None,
             ..Outcome::ended(Status::Ok, "")
@@ -245,6 +247,7 @@ impl External {
             outcome.timeline = peaks.timeline;
         }
         outcome.measures.resident_fraction = resident_fraction;
+        outcome.measures.device_in_use_peak_bytes = told(&loaded, request.device)?;
         outcome.measures.load_seconds = Some((loaded_at - load_from).as_secs_f64());
         let forward_from = conversation.say("forward")?;
         let (done_at, _) = conversation.hear(Event::Done)?;
@@ -270,6 +273,25 @@ impl External {
             outcome,
             framework: ready.framework,
         })
+    }
+}
+
+/// What a command says that its device held at most; nothing can be in use on a device that has no memory of its own.
+fn told(loaded: &Message, device: DeviceSpec) -> Result<Option<u64>, Ended> {
+    const MOST_BYTES: u64 = 1 << 50;
+    match loaded.device_in_use_peak_bytes {
+        Some(bytes) if device.backend.memory_model() == MemoryModel::Unified => {
+            let what = format!(
+                "the command said that {device} held {bytes} bytes: its memory is the host's"
+            );
+            Err(Ended::Misunderstood(what))
+        }
+        Some(bytes) if bytes > MOST_BYTES => {
+            let what =
+                format!("the command said that {device} held {bytes} bytes: no device has them");
+            Err(Ended::Misunderstood(what))
+        }
+        told => Ok(told),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::claims::{Claim, ClaimTable};
 use crate::exit::Ended;
 use crate::external::External;
 use crate::host_cap::HostCap;
+use crate::number::{self, Number};
 use crate::registry;
 use crate::technique::Technique;
 use crate::units::ByteSize;
@@ -144,10 +145,10 @@ struct Matrix {
     #[serde(default)]
     format: Option<Spanned<String>>,
     #[serde(default)]
-    repeats: Option<Spanned<u32>>,
+    repeats: Option<Spanned<u64>>,
     /// Fewer or more for some sizes: `repeats_of = { xl = 1 }`.
     #[serde(default)]
-    repeats_of: Option<Spanned<BTreeMap<String, u32>>>,
+    repeats_of: Option<Spanned<BTreeMap<String, u64>>>,
     #[serde(default)]
     order: Option<Order>,
     #[serde(default)]
@@ -158,9 +159,9 @@ struct Matrix {
 #[serde(deny_unknown_fields)]
 struct LimitsTable {
     timeout_seconds: Option<Spanned<u64>>,
-    min_free_disk: Option<ByteSize>,
+    min_free_disk: Option<Spanned<ByteSize>>,
     budget_minutes: Option<Spanned<u64>>,
-    decide_minutes: Option<u32>,
+    decide_minutes: Option<Spanned<u64>>,
 }
 
 impl Manifest {
@@ -277,32 +278,33 @@ impl Manifest {
                 Err(message) => return Err(at(format.span(), message)),
             },
         };
-        let positive = |what: &str, value: Option<(u64, Range<usize>)>, default| match value {
-            Some((0, span)) => Err(at(span, format!("{what} must be at least 1"))),
-            Some((value, _)) => Ok(value),
+        let number = |number: &Number<u64>, value: &Option<Spanned<u64>>, default| match value {
+            Some(value) => number
+                .check(*value.get_ref())
+                .map_err(|message| at(value.span(), message)),
             None => Ok(default),
         };
-        let repeats = matrix
-            .repeats
-            .map(|repeats| (u64::from(*repeats.get_ref()), repeats.span()));
         let repeats_of = match &matrix.repeats_of {
             None => Vec::new(),
             Some(table) => {
                 let each = table.get_ref().iter().map(|(size, repeats)| {
                     let size = parse_size(size)?;
-                    match (sizes.contains(&size), *repeats) {
-                        (_, 0) => Err(format!("repeats of {size} must be at least 1")),
-                        (false, _) => Err(format!("{size} is none of this manifest's sizes")),
-                        (true, repeats) => Ok((size, repeats)),
+                    match sizes.contains(&size) {
+                        false => Err(format!("{size} is none of this manifest's sizes")),
+                        true => Ok((size, number::REPEATS.check(*repeats)? as u32)),
                     }
                 });
                 let each: Result<Vec<_>, String> = each.collect();
                 each.map_err(|message| at(table.span(), message))?
             }
         };
-        let spanned = |value: Spanned<u64>| (*value.get_ref(), value.span());
-        let timeout = file.limits.timeout_seconds.map(spanned);
-        let budget = file.limits.budget_minutes.map(spanned);
+        let limits = &file.limits;
+        let min_free_disk = limits.min_free_disk.as_ref().map(|size| {
+            let checked = number::MIN_FREE_DISK.check(size.get_ref().0);
+            checked.map_err(|message| at(size.span(), message))
+        });
+        let budget_minutes = number(&number::BUDGET_MINUTES, &limits.budget_minutes, 0)?;
+        let decide_minutes = number(&number::DECIDE_MINUTES, &limits.decide_minutes, 5)?;
         Ok(Manifest {
             name,
             digest: sha256(text),
@@ -320,18 +322,15 @@ impl Manifest {
             checkpoint: matrix.checkpoint,
             layout: matrix.layout,
             key: matrix.key,
-            repeats: positive("repeats", repeats, 3)? as u32,
+            repeats: number(&number::REPEATS, &matrix.repeats, 3)? as u32,
             repeats_of,
             order: matrix.order.unwrap_or(Order::Interleaved),
             seed: u64::from(matrix.seed.unwrap_or(1)),
             limits: Limits {
-                timeout_seconds: positive("timeout_seconds", timeout, 600)?,
-                min_free_disk_bytes: file.limits.min_free_disk.map_or(1 << 30, |size| size.0),
-                budget_seconds: match budget {
-                    None => None,
-                    budget => Some(60 * positive("budget_minutes", budget, 0)?),
-                },
-                decide_seconds: 60 * u64::from(file.limits.decide_minutes.unwrap_or(5)),
+                timeout_seconds: number(&number::TIMEOUT_SECONDS, &limits.timeout_seconds, 600)?,
+                min_free_disk_bytes: min_free_disk.unwrap_or(Ok(1 << 30))?,
+                budget_seconds: (budget_minutes > 0).then_some(60 * budget_minutes),
+                decide_seconds: 60 * decide_minutes,
             },
             tuning: file.tuning.check(&at)?,
             claims,
@@ -401,7 +400,7 @@ mod tests {
             ),
             (
                 "experiments = ['all']\nsizes = ['small']\nrepeats = 0",
-                ":4: repeats must be at least 1",
+                ":4: repeats is 0: it must be from 1 to 10000",
             ),
             (
                 "experiments = ['all']\nsizes = ['small']\norder = 'interleavd'",
@@ -425,11 +424,11 @@ mod tests {
             ),
             (
                 "experiments = ['all']\nsizes = ['small']\n[tuning]\nstaging = '1KiB'",
-                ":5: staging must be at least 32 KiB",
+                ":5: staging is 1024: it must be from 32768 to",
             ),
             (
                 "experiments = ['all']\nsizes = ['small']\n[tuning]\nthreads = 0",
-                ":5: threads must be from 1 to 1024",
+                ":5: threads is 0: it must be from 1 to 1024",
             ),
             (
                 "experiments = ['all']\nsizes = ['small']\n[tuning]\nthread = 2",
@@ -441,7 +440,31 @@ mod tests {
             ),
             (
                 "experiments = ['all']\nsizes = ['small']\nrepeats_of = { small = 0 }",
-                ":4: repeats of small must be at least 1",
+                ":4: repeats is 0",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\nrepeats = 4000000000",
+                ":4: repeats is 4000000000",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\n[limits]\ntimeout_seconds = 9223372036854775807",
+                ":5: timeout_seconds is 9223372036854775807",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\n[limits]\nbudget_minutes = -1",
+                ":5: ",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\n[limits]\nmin_free_disk = '1e300GiB'",
+                ":5: ",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['small']\nhost_caps = ['1e300x']",
+                ":4: `1e300x` is no host cap",
+            ),
+            (
+                "experiments = ['all']\nsizes = ['v9-c8-e4-l4000000000-h2']",
+                ":3: unknown size",
             ),
             ("experiments = []\nsizes = ['small']", "nothing to run"),
             ("experiments = ['all'", "test.toml:"),

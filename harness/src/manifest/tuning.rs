@@ -14,6 +14,7 @@ use lab::Tuning;
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::number::{self, Number};
 use crate::units::ByteSize;
 
 /// The table as written.
@@ -21,36 +22,38 @@ use crate::units::ByteSize;
 #[serde(deny_unknown_fields)]
 pub struct TuningTable {
     staging: Option<Spanned<ByteSize>>,
-    threads: Option<Spanned<usize>>,
-    queue_depth: Option<Spanned<usize>>,
-    resident_layers: Option<Spanned<usize>>,
+    threads: Option<Spanned<u64>>,
+    queue_depth: Option<Spanned<u64>>,
+    resident_layers: Option<Spanned<u64>>,
 }
 
 impl TuningTable {
     /// Checks it; `at` says where in the manifest something stands.
     pub fn check(self, at: &impl Fn(Range<usize>, String) -> String) -> Result<Tuning, String> {
         let default = Tuning::default();
-        let count = |what: &str, value: Option<Spanned<usize>>, default| match value {
-            None => Ok(default),
-            Some(value) if (1..=1024).contains(value.get_ref()) => Ok(value.into_inner()),
-            Some(value) => Err(at(value.span(), format!("{what} must be from 1 to 1024"))),
-        };
+        let count =
+            |number: &Number<u64>, value: Option<Spanned<u64>>, default| -> Result<usize, String> {
+                match value {
+                    None => Ok(default),
+                    Some(value) => {
+                        let counted = number.check(*value.get_ref());
+                        let counted = counted.map_err(|message| at(value.span(), message))?;
+                        Ok(counted as usize)
+                    }
+                }
+            };
         Ok(Tuning {
             staging_bytes: match self.staging {
                 None => default.staging_bytes,
-                // Pieces of a page each, or more.
-                Some(bytes) if bytes.get_ref().0 >= 32768 => bytes.into_inner().0,
                 Some(bytes) => {
-                    return Err(at(
-                        bytes.span(),
-                        "staging must be at least 32 KiB".to_owned(),
-                    ));
+                    let checked = number::STAGING.check(bytes.get_ref().0);
+                    checked.map_err(|message| at(bytes.span(), message))?
                 }
             },
-            threads: count("threads", self.threads, default.threads)?,
-            queue_depth: count("queue_depth", self.queue_depth, default.queue_depth)?,
+            threads: count(&number::THREADS, self.threads, default.threads)?,
+            queue_depth: count(&number::QUEUE_DEPTH, self.queue_depth, default.queue_depth)?,
             resident_layers: count(
-                "resident_layers",
+                &number::RESIDENT_LAYERS,
                 self.resident_layers,
                 default.resident_layers,
             )?,

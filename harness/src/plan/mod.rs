@@ -12,6 +12,43 @@ use crate::manifest::{Devices, HostCaps, Manifest, Order};
 use crate::technique::Technique;
 pub use planned::Planned;
 
+/// More runs than anybody waits for.
+const MOST_RUNS: u64 = 100_000;
+
+/// That its list of runs is one that can be made.
+///
+/// # Errors
+///
+/// How many runs it would be.
+pub fn check_size(manifest: &Manifest, found: &[DeviceReport]) -> Result<(), String> {
+    let repeats: u64 = manifest
+        .sizes
+        .iter()
+        .map(|&size| u64::from(manifest.repeats_at(size)))
+        .sum();
+    let host_caps = match &manifest.host_caps {
+        HostCaps::These(caps) => caps.len(),
+        HostCaps::Smallest => 1,
+    };
+    let of_each = [
+        devices(&manifest.devices, found).len(),
+        manifest.dtypes.len(),
+        manifest.cache_states.len(),
+        host_caps,
+        manifest.names().len(),
+    ];
+    let runs = of_each
+        .iter()
+        .fold(repeats, |runs, &count| runs.saturating_mul(count as u64));
+    match runs > MOST_RUNS {
+        true => Err(format!(
+            "{} asks for {runs} runs: {MOST_RUNS} are the most",
+            manifest.name
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The runs of a manifest, in the order they are made. Interleaved, every repeat is a pass over the whole
 /// matrix, small sizes first: what drifts on the machine falls on all techniques alike, results come early,
 /// and a time budget that runs out costs the last repeats only.

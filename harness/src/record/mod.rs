@@ -11,7 +11,7 @@ use crate::bounded;
 pub use table::{Dropped, Rows, SCHEMA_FILE, as_json, columns_of, dictionary, read, write_row};
 
 /// Raised when columns come, go, or change their meaning.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 columns! {
     /// One run: what it was, how it ended, and what was measured of it.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Record, SCHEMA, former};
+use crate::escape;
 
 /// What the data dictionary is called that stands beside the rows.
 pub const SCHEMA_FILE: &str = "schema.json";
@@ -37,10 +38,18 @@ pub fn write_row(record: &Record, with_names: bool) -> anyhow::Result<Vec<u8>> {
         let names = own.clone().map(|column| column.name);
         writer.write_record(names.chain(measured.clone().map(|column| column.name)))?;
     }
-    let own = own.map(|column| (column.write)(record));
-    let measured = measured.map(|column| (column.write)(&record.measures));
+    let own = own.map(|column| field(column.unit, &(column.write)(record)));
+    let measured = measured.map(|column| field(column.unit, &(column.write)(&record.measures)));
     writer.write_record(own.chain(measured))?;
     Ok(writer.into_inner()?)
+}
+
+/// Numbers are as they are: a spreadsheet is to compute with them.
+fn field(unit: Unit, text: &str) -> String {
+    match unit {
+        Unit::Text => escape::csv(text),
+        _ => text.to_owned(),
+    }
 }
 
 /// Reads the rows of a file, of this schema or a former one. `devices` says what a device of the machine is, for rows that do
@@ -144,12 +153,19 @@ fn check(record: &Record) -> Result<(), String> {
     {
         return Err("a model without bytes, or a load in no time".to_owned());
     }
-    // They become parts of file names.
-    let names = [&record.model, &record.device, &record.dtype, &record.cache];
-    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
-        return Err(format!(
-            "`{name}` is no name of a model, device, dtype or cache state"
-        ));
+    // They become parts of paths.
+    let names = [
+        ("run_id", &record.run_id),
+        ("manifest", &record.manifest),
+        ("machine", &record.machine),
+        ("model", &record.model),
+        ("device", &record.device),
+        ("dtype", &record.dtype),
+        ("cache", &record.cache),
+    ];
+    let leads_away = |name: &str| name.contains(['/', '\\']) || matches!(name, "." | "..");
+    if let Some((column, name)) = names.iter().find(|(_, name)| leads_away(name)) {
+        return Err(format!("column {column}: `{name}` is no name, but a path"));
     }
     Ok(())
 }
@@ -159,6 +175,14 @@ const MOST_SECONDS: f64 = 3e7;
 
 /// No machine has an exbibyte.
 const MOST_BYTES: f64 = 1.2e18;
+
+/// Until schema 5, texts stood there as they were.
+fn from_field(unit: Unit, text: &str, schema: u32) -> &str {
+    match unit {
+        Unit::Text if schema > 5 => escape::from_csv(text),
+        _ => text,
+    }
+}
 
 fn fill<T>(
     columns: &[Column<T>],
@@ -170,7 +194,7 @@ fn fill<T>(
         match given.get(column.name) {
             // Was something else under this name.
             Some(_) if former::is_read_apart(column.name, schema) => {}
-            Some(text) => (column.read)(row, text)
+            Some(text) => (column.read)(row, from_field(column.unit, text, schema))
                 .map_err(|reason| format!("column {}: {reason}", column.name))?,
             None if column.since > schema => {}
             None => return Err(format!("column {} is missing", column.name)),
@@ -325,7 +349,7 @@ mod tests {
         let named = |id: &str, row: &str| row.replacen(",a,", &format!(",{id},"), 1);
         let wrong = [
             (named("b", &good.replace(",ok,", ",fine,")), "status"),
-            (named("c", &good.replacen("5,", "9,", 1)), "schema is `9`"),
+            (named("c", &good.replacen("6,", "9,", 1)), "schema is `9`"),
             (named("d", &good.replace("0.125", "inf")), "load_seconds"),
             (named("e", &good.replace("0.125", "-1")), "a run of -1 s"),
             (good.clone(), "a second row of run a"),

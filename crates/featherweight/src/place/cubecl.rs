@@ -20,9 +20,6 @@ use super::{Fill, Finished, Pieces, Staging};
 use crate::change::Quantised;
 use crate::{Error, Observe};
 
-/// After this, a write is taken to be lost.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// In what runtimes differ.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Traits {
@@ -31,6 +28,8 @@ pub(super) struct Traits {
     needs_kernel: bool,
     /// Copies are made by the device itself from page-locked memory.
     is_cuda: bool,
+    /// After this, a write is taken to be lost. A software device computes for a long time what was asked of it before.
+    patience: Duration,
 }
 
 impl Traits {
@@ -38,11 +37,13 @@ impl Traits {
     pub const WGPU: Traits = Traits {
         needs_kernel: true,
         is_cuda: false,
+        patience: Duration::from_secs(60),
     };
     #[cfg_attr(not(feature = "cuda-unfused"), expect(unused))]
     pub const CUDA: Traits = Traits {
         needs_kernel: false,
         is_cuda: true,
+        patience: Duration::from_secs(10),
     };
 }
 
@@ -98,7 +99,7 @@ impl<R: CubeRuntime> Cube<R> {
                 }),
             },
             traits,
-            writes: Arc::new(Writes::new(staging)),
+            writes: Arc::new(Writes::new(staging, traits.patience)),
         }
     }
 }
@@ -124,12 +125,17 @@ impl<R: CubeRuntime> Pieces for Cube<R> {
         R::client(&self.device).properties().memory.max_page_size
     }
 
+    fn taken(&self) -> Result<(), Error> {
+        let taken = self.writes.all_done();
+        taken.map_err(|reason| Error::device(&self.device, reason))
+    }
+
     fn finish(&self) -> Result<(), Error> {
-        let done = self.writes.all_done();
+        let taken = self.taken();
         // The last pieces are with CubeCL still.
         self.release_uploaded()?;
         self.staging.release();
-        done.map_err(|reason| Error::device(&self.device, reason))
+        taken
     }
 
     /// CUDA's queue of host buffers to be dropped is emptied by a flush or a launch alone (cubecl-cuda 0.10), and has two
@@ -203,6 +209,7 @@ struct Writes {
     state: Mutex<State>,
     changed: Condvar,
     most: usize,
+    patience: Duration,
 }
 
 #[derive(Default)]
@@ -213,11 +220,12 @@ struct State {
 }
 
 impl Writes {
-    fn new(_: Staging) -> Writes {
+    fn new(_: Staging, patience: Duration) -> Writes {
         Writes {
             state: Mutex::default(),
             changed: Condvar::new(),
             most: Staging::PIECES - 1,
+            patience,
         }
     }
 
@@ -226,14 +234,19 @@ impl Writes {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, timeout) = self
             .changed
-            .wait_timeout_while(state, WRITE_TIMEOUT, |state| {
+            .wait_timeout_while(state, self.patience, |state| {
                 state.on_their_way >= limit && state.failed.is_none()
             })
             .unwrap_or_else(PoisonError::into_inner);
         // It stays: whoever asks again is to hear it, too.
         match &state.failed {
             Some(error) => Err(error.clone()),
-            None if timeout.timed_out() => Err("a write was not made within a minute".to_owned()),
+            None if timeout.timed_out() => {
+                let seconds = self.patience.as_secs();
+                Err(format!(
+                    "a write was not made within {seconds} s: the device hangs"
+                ))
+            }
             None => Ok(state),
         }
     }

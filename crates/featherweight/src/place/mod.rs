@@ -72,6 +72,9 @@ trait Pieces: Send + Sync {
     /// The largest tensor that the device can bind, in bytes.
     fn max_tensor_bytes(&self) -> u64;
 
+    /// Waits until the driver has taken every piece, and no longer than a write may take.
+    fn taken(&self) -> Result<(), Error>;
+
     /// Waits until every piece is written, and lets go of the staging memory.
     fn finish(&self) -> Result<(), Error>;
 
@@ -254,6 +257,7 @@ impl<B: Backend> Place<B> {
         let Some(pieces) = &self.pieces else {
             return Ok(());
         };
+        pieces.taken()?;
         B::sync(&self.device).map_err(|error| Error::device(&self.device, error))?;
         pieces.finish()?;
         // wgpu's sync alone may return before the last writes were submitted (cubecl-wgpu 0.10).

@@ -93,7 +93,7 @@ impl Home {
             .ok_or(driver::DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY))?;
         // SAFETY: the driver has given so many bytes.
         unsafe { memory.write_bytes(0, bytes) };
-        self.observer.mapped(bytes);
+        self.observer.locked(bytes);
         Ok(Locked { memory, bytes })
     }
 
@@ -105,7 +105,7 @@ impl Home {
         for memory in free {
             // SAFETY: the driver gave it, and nobody else has it. A driver that refuses keeps it until the process ends.
             if unsafe { driver::free_host(memory.memory.as_ptr().cast()) }.is_ok() {
-                self.observer.unmapped(memory.bytes);
+                self.observer.unlocked(memory.bytes);
             }
         }
     }

@@ -107,19 +107,34 @@ impl<B: Backend> Gpt2<B> {
         if let Some(head) = &mut self.out_head {
             slots.sharded(head);
         }
-        let specs = config.tensors();
-        assert_eq!(specs.len(), slots.0.len(), "the model has other dimensions");
-        let joined = specs.into_iter().zip(slots.0);
-        joined
-            .map(|(spec, slots)| TensorMut::new(spec, slots))
-            .collect()
+        slots.join(config.tensors())
     }
 
     /// The tensors of one layer: see [`Gpt2::tensors_mut`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Gpt2::tensors_mut`]; or if there is no such layer.
     pub fn layer_mut(&mut self, config: &Config, layer: usize) -> Vec<TensorMut<'_, B>> {
-        let mut tensors = self.tensors_mut(config);
-        tensors.retain(|tensor| tensor.spec.layer == Some(layer));
-        tensors
+        let mut slots = Slots::default();
+        self.trf_blocks[layer].slots(&mut slots);
+        slots.join(config.layer_tensors(layer))
+    }
+
+    /// The tensors outside of the layers: see [`Gpt2::tensors_mut`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Gpt2::tensors_mut`].
+    pub fn outer_mut(&mut self, config: &Config) -> Vec<TensorMut<'_, B>> {
+        let mut slots = Slots::default();
+        slots.sharded(&mut self.tok_emb);
+        slots.tensor(Slot::Matrix(&mut self.pos_emb));
+        slots.norm(&mut self.final_norm);
+        if let Some(head) = &mut self.out_head {
+            slots.sharded(head);
+        }
+        slots.join(config.outer_tensors())
     }
 
     /// Initialises every parameter that is still lazy, with random weights as [`TensorSpec::initial`]

@@ -39,6 +39,15 @@ impl<B: Backend> Default for Slots<'_, B> {
 }
 
 impl<'m, B: Backend> Slots<'m, B> {
+    /// Each with what the checkpoint calls it.
+    pub fn join(self, specs: Vec<TensorSpec>) -> Vec<TensorMut<'m, B>> {
+        assert_eq!(specs.len(), self.0.len(), "the model has other dimensions");
+        let joined = specs.into_iter().zip(self.0);
+        joined
+            .map(|(spec, slots)| TensorMut::new(spec, slots))
+            .collect()
+    }
+
     pub fn tensor(&mut self, slot: Slot<'m, B>) {
         self.0.push(vec![slot]);
     }
