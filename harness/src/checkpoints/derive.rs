@@ -1,7 +1,7 @@
 //! Checkpoints that are made of another: quantised, or in a format that Burn writes of a whole model. In a process of its own
 //! where a model is held for it, which is not the harness's to keep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -93,8 +93,11 @@ fn burnpack(from: &Path, config: &Config, to: &Path) -> anyhow::Result<()> {
 fn quantise(from: &Path, config: &Config, to: &Path) -> anyhow::Result<()> {
     let source = Checkpoint::open(from)?;
     let mut metas = Vec::new();
+    // Of which matrix something is the values or the scales; a vector is its own.
+    let mut made_of = HashMap::new();
     for spec in config.tensors() {
-        let (name, shape) = (spec.name, spec.shape);
+        made_of.insert(spec.name.clone(), spec.clone());
+        let (name, shape) = (spec.name.clone(), spec.shape.clone());
         let [rows, columns] = shape[..] else {
             metas.push(TensorMeta {
                 name,
@@ -104,6 +107,7 @@ fn quantise(from: &Path, config: &Config, to: &Path) -> anyhow::Result<()> {
             continue;
         };
         let scales = scales_name(&name);
+        made_of.insert(scales.clone(), spec);
         metas.push(TensorMeta {
             name,
             dtype: Dtype::I8,
@@ -117,12 +121,7 @@ fn quantise(from: &Path, config: &Config, to: &Path) -> anyhow::Result<()> {
     }
     checkpoint::write(to, Format::Int8, &metas, &mut |meta, sink| {
         let is_values = meta.dtype == Dtype::I8;
-        // Of which matrix these are the values or the scales; a vector is its own.
-        let spec = config
-            .tensors()
-            .into_iter()
-            .find(|spec| spec.name == meta.name || scales_name(&spec.name) == meta.name);
-        let spec = spec.expect("every tensor that is written is of the model");
+        let spec = &made_of[&meta.name];
         let tensor = source.tensor(&spec.name, &spec.shape)?;
         let mut floats = Vec::new();
         let [_, columns] = spec.shape[..] else {

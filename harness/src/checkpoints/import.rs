@@ -1,6 +1,6 @@
 //! Reads off a user's checkpoint what model it is of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -333,11 +333,13 @@ pub fn dtype_of(
 
 /// That it is no checkpoint that was quantised here: it is made of a whole one, by whoever reads it.
 pub fn refuse_quantised(opened: &Named) -> anyhow::Result<()> {
+    let unexpected = opened.unexpected.iter();
+    let unexpected: HashSet<&str> = unexpected.map(|(name, _)| &**name).collect();
     let mut tensors = opened.checkpoint.tensors().iter();
     let is_quantised = tensors.any(|tensor| {
         let written = opened.name_in_file(&tensor.name);
         let scales = lab::quantise::scales_name(&written);
-        tensor.dtype == Dtype::I8 && opened.unexpected.iter().any(|(name, _)| *name == scales)
+        tensor.dtype == Dtype::I8 && unexpected.contains(&*scales)
     });
     ensure!(
         !is_quantised,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use burn::module::ParamId;
 use burn::tensor::DType;
-use checkpoint::{Checkpoint, TensorRange, Unreadable};
+use checkpoint::{Checkpoint, Other, TensorRange, Unreadable};
 
 use super::convention::{is_linear_weight, last, norm_name};
 use super::names::{Named, NamedOther, Names, nearest};
@@ -151,6 +151,12 @@ impl<'a> Fitting<'a> {
         for named in named {
             by_name.entry(&named.name).or_default().push(named.tensor);
         }
+        let mut others: HashMap<&str, &Other> = HashMap::new();
+        for named in self.others {
+            if !matches!(named.other.reason, Unreadable::Missing { .. }) {
+                others.entry(&named.name).or_insert(named.other);
+            }
+        }
         let mut found = Found {
             of: vec![None; self.slots.len()],
             without: Vec::new(),
@@ -181,7 +187,7 @@ impl<'a> Fitting<'a> {
                 .extend(tensors.iter().map(|tensor| &*tensor.name));
             match tensors[..] {
                 [] => {
-                    if !self.is_unreadable(slot, &candidates) {
+                    if !self.is_unreadable(slot, &candidates, &others) {
                         found.without.push(place);
                     }
                 }
@@ -196,13 +202,14 @@ impl<'a> Fitting<'a> {
     }
 
     /// Whether the file has something for a parameter that cannot be read: nothing else stands in for it.
-    fn is_unreadable(&mut self, slot: &Slot, candidates: &[String]) -> bool {
-        let mut others = self.others.iter();
-        let other = others.find(|named| {
-            let is_there = !matches!(named.other.reason, Unreadable::Missing { .. });
-            is_there && candidates.contains(&named.name)
-        });
-        let other = other.map(|named| named.other);
+    fn is_unreadable(
+        &mut self,
+        slot: &Slot,
+        candidates: &[String],
+        others: &HashMap<&str, &Other>,
+    ) -> bool {
+        let mut candidates = candidates.iter();
+        let other = candidates.find_map(|name| others.get(&**name).copied());
         if let Some(other) = other {
             self.problems.push(Problem::Dtype {
                 path: slot.path.clone(),
@@ -389,7 +396,7 @@ impl<'a> Fitting<'a> {
                     same_as: Some(twin),
                     ..items[twin].clone()
                 }),
-                None if self.wanted.is_partial || found.beside.contains(&place) => {}
+                None if self.wanted.is_partial || found.beside.binary_search(&place).is_ok() => {}
                 None => {
                     let free = self.checkpoint.all().map(|tensor| &*tensor.name);
                     let free = free.filter(|name| !found.used.contains(name));

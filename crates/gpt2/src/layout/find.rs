@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use checkpoint::{Checkpoint, Other, TensorRange, Unreadable};
 
@@ -86,16 +87,14 @@ impl Match {
         let places = places.collect();
         let mut tensors = self.tensors;
         // In the order of the file, as loaders that follow it expect.
-        let order: BTreeMap<_, _> = checkpoint
-            .tensors()
-            .iter()
-            .enumerate()
-            .map(|(place, tensor)| ((tensor.file.clone(), tensor.offset), place))
-            .collect();
-        tensors.sort_by_key(|tensor| {
-            let at = order
-                .range(..=(tensor.file.clone(), tensor.offset))
-                .next_back();
+        let mut order: HashMap<&Path, BTreeMap<u64, usize>> = HashMap::new();
+        for (place, tensor) in checkpoint.tensors().iter().enumerate() {
+            let of_file = order.entry(&tensor.file).or_default();
+            of_file.insert(tensor.offset, place);
+        }
+        tensors.sort_by_cached_key(|tensor| {
+            let of_file = order.get(&*tensor.file);
+            let at = of_file.and_then(|places| places.range(..=tensor.offset).next_back());
             (at.map(|(_, place)| *place), tensor.offset)
         });
         tensors.extend(self.unexpected);
