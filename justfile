@@ -93,14 +93,18 @@ cases *names: build
 examples: build
     scripts/examples
 
+# Licences, sources and doubled versions of what is depended on: deny.toml
+deny *checks:
+    scripts/deny {{checks}}
+
 # Format, clippy and documentation, with warnings denied
 lint:
     cargo fmt --all --check
     cargo clippy --release --workspace --all-targets -- --deny warnings
     RUSTDOCFLAGS="--deny warnings" cargo doc --release --workspace --no-deps --document-private-items
 
-# Everything that must pass: lint, tests, committed results up to date, checkpoints and examples beside PyTorch, and the quick reproduction
-test: lint
+# Everything that must pass: lint, dependencies, tests, committed results up to date, checkpoints and examples beside PyTorch, and the quick reproduction
+test: lint deny
     -scripts/cuda-toolkit
     cargo test --release --workspace
     just regenerate --check

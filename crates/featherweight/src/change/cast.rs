@@ -122,7 +122,7 @@ fn booleans(from: &[u8], store: BoolStore, into: &mut [u8]) -> Result<(), Unfit>
 }
 
 /// Elements that are converted at once: they stay in the first cache.
-const BLOCK: usize = 256;
+const BLOCK: usize = 1024;
 
 fn floats(from_dtype: Dtype, from: &[u8], into_dtype: DType, into: &mut [u8]) -> Result<(), Unfit> {
     // Doubles on either side go by doubles, everything else by singles.
@@ -146,27 +146,64 @@ fn floats(from_dtype: Dtype, from: &[u8], into_dtype: DType, into: &mut [u8]) ->
                 let mut halves = [f16::ZERO; BLOCK];
                 let halves = &mut halves[..singles.len()];
                 halves.convert_from_f32_slice(singles);
+                check_finite(
+                    singles,
+                    |single| f16::from_f32(single).is_infinite(),
+                    || is_any(halves, |half| half.to_bits() & 0x7fff == 0x7c00),
+                )?;
                 let (into, _) = into.as_chunks_mut::<2>();
-                for ((half, single), into) in halves.iter().zip(singles.iter()).zip(into) {
-                    if half.is_infinite() && single.is_finite() {
-                        return Err(Unfit::of(single));
-                    }
+                for (half, into) in halves.iter().zip(into) {
                     *into = half.to_le_bytes();
                 }
             }
             _ => {
+                check_finite(
+                    singles,
+                    |single| bf16::from_f32(single).is_infinite(),
+                    || is_any(singles, |single| single.abs() > LARGEST_BF16),
+                )?;
                 let (into, _) = into.as_chunks_mut::<2>();
                 for (single, into) in singles.iter().zip(into) {
-                    let half = bf16::from_f32(*single);
-                    if half.is_infinite() && single.is_finite() {
-                        return Err(Unfit::of(single));
-                    }
-                    *into = half.to_le_bytes();
+                    *into = round_to_bf16(*single).to_le_bytes();
                 }
             }
         }
     }
     Ok(())
+}
+
+/// The largest number of bf16, 0x7f7f; what is larger may become infinite.
+const LARGEST_BF16: f32 = f32::from_bits(0x7f7f << 16);
+
+/// To the nearest, of two that are as near to the even one; a NaN stays one. As `bf16::from_f32`, without a branch, so that the compiler
+/// makes vectors of it.
+fn round_to_bf16(single: f32) -> u16 {
+    let bits = single.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    let quiet = bits >> 16 | 0x40;
+    let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
+    (if is_nan { quiet } else { rounded }) as u16
+}
+
+/// Whether something is so of any of these: all are looked at, without a branch for each.
+fn is_any<T: Copy>(values: &[T], is: impl Fn(T) -> bool) -> bool {
+    values.iter().fold(false, |any, &value| any | is(value))
+}
+
+/// That no finite number becomes infinite. Where none can have, which is nearly always, that is known at once.
+fn check_finite(
+    singles: &[f32],
+    becomes_infinite: impl Fn(f32) -> bool,
+    may_be: impl FnOnce() -> bool,
+) -> Result<(), Unfit> {
+    if !may_be() {
+        return Ok(());
+    }
+    let mut singles = singles.iter();
+    match singles.find(|single| single.is_finite() && becomes_infinite(**single)) {
+        Some(single) => Err(Unfit::of(single)),
+        None => Ok(()),
+    }
 }
 
 fn read_singles(dtype: Dtype, from: &[u8], singles: &mut [f32]) {
@@ -346,6 +383,8 @@ mod tests {
             cast(Dtype::F32, &large, DType::F16).unwrap_err().value,
             "1000000"
         );
+        let between = f32::from_bits(0x7f7f_8000).to_le_bytes();
+        assert!(cast(Dtype::F32, &between, DType::BF16).is_err());
         let infinite = f32::INFINITY.to_le_bytes();
         let half = cast(Dtype::F32, &infinite, DType::F16).unwrap();
         assert!(f16::from_le_bytes([half[0], half[1]]).is_infinite());
@@ -356,6 +395,32 @@ mod tests {
         assert_eq!(cast(Dtype::I64, &negative, DType::I32).unwrap(), [255; 4]);
         assert_eq!(cast(Dtype::U8, &[200], DType::I32).unwrap(), [200, 0, 0, 0]);
         assert!(cast(Dtype::F64, &1e300f64.to_le_bytes(), DType::F32).is_err());
+    }
+
+    #[test]
+    fn every_single_is_rounded_to_bf16_as_the_half_crate_does() {
+        let edges = [
+            0u32,
+            1 << 31,
+            0x7f80_0000,
+            0xff80_0000,
+            0x7f80_0001,
+            0x7fff_ffff,
+            0x7f7f_7fff,
+            0x3f80_8000,
+            0x3f81_8000,
+        ];
+        for bits in edges
+            .into_iter()
+            .chain((0..1 << 20).map(|at: u32| at.wrapping_mul(0x9e37_79b1)))
+        {
+            let single = f32::from_bits(bits);
+            assert_eq!(
+                round_to_bf16(single),
+                bf16::from_f32(single).to_bits(),
+                "{bits:x}"
+            );
+        }
     }
 
     #[test]

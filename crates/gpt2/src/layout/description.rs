@@ -172,7 +172,11 @@ impl Source {
 
 /// The number that stands where `pattern` has a layer's.
 pub fn layer_of(pattern: &str, name: &str) -> Option<usize> {
-    let (before, behind) = pattern.split_once(LAYER)?;
+    number_in(pattern.split_once(LAYER)?, name)
+}
+
+/// The number that stands between these.
+pub fn number_in((before, behind): (&str, &str), name: &str) -> Option<usize> {
     let number = name.strip_prefix(before)?.strip_suffix(behind)?;
     let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| number.parse().ok())?

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use checkpoint::{Checkpoint, Other, TensorRange, Unreadable};
 
-use super::description::{LAYER, Layout, Place, Source, Sources, layer_of};
+use super::description::{LAYER, Layout, Place, Source, Sources, layer_of, number_in};
 use super::error::Error;
 use super::named::Named;
 use super::wrappers::without_wrappers;
@@ -36,6 +36,14 @@ impl Match {
             self.tensors.len(),
             -(self.unexpected.len() as isize),
         )
+    }
+
+    /// Whether it is a whole model, and the checkpoint holds nothing else: then no other layout fits better.
+    pub(super) fn is_all_of(&self, checkpoint: &Checkpoint) -> bool {
+        let is_whole = self.tensors.len() == self.sources.len();
+        let is_alone =
+            self.tensors.len() >= checkpoint.tensors().len() && self.unexpected.is_empty();
+        is_whole && is_alone && self.fitting() == self.tensors.len()
     }
 
     /// How many tensors have shapes that go with the width of the token table: two layouts may have the same names, and
@@ -168,22 +176,26 @@ impl Layout {
         let others: Vec<String> = others.map(|other| without_wrappers(&other.name)).collect();
         let tensors = checkpoint.tensors().iter().map(|tensor| &*tensor.name);
         let names: Vec<&str> = tensors.chain(others.iter().map(|name| &**name)).collect();
-        let bare = |name: &str| -> String {
+        fn bare_of<'n>(prefixes: &[&str], name: &'n str) -> &'n str {
             let mut bare = prefixes
                 .iter()
                 .filter_map(|prefix| name.strip_prefix(prefix));
-            bare.next().unwrap_or(name).to_owned()
-        };
+            bare.next().unwrap_or(name)
+        }
 
         let sources = || self.tensors.values().flat_map(Sources::all);
         let patterns: HashSet<&str> = sources().map(Source::from).collect();
-        let layers = names.iter().flat_map(|name| {
-            let name = bare(name);
-            let numbers = patterns.iter().map(move |pattern| layer_of(pattern, &name));
-            numbers.flatten().collect::<Vec<_>>()
-        });
+        let patterns: Vec<(&str, &str)> = patterns
+            .into_iter()
+            .filter_map(|pattern| pattern.split_once(LAYER))
+            .collect();
+        let mut layers: Vec<usize> = Vec::new();
+        for name in &names {
+            let name = bare_of(&prefixes, name);
+            let numbers = patterns.iter().map(|pattern| number_in(*pattern, name));
+            layers.extend(numbers.flatten());
+        }
         // A layer has a tensor of its own: more layers than tensors of layers is a name that lies.
-        let layers: Vec<usize> = layers.collect();
         let last = layers.iter().filter(|layer| **layer < layers.len()).max();
         let layers = last.map_or(0, |last| last + 1);
 
@@ -256,9 +268,9 @@ impl Layout {
             }
         }
         let is_ignored = |name: &str| {
-            let name = bare(name);
+            let name = bare_of(&prefixes, name);
             let mut patterns = self.ignored.iter();
-            patterns.any(|pattern| *pattern == name || layer_of(pattern, &name).is_some())
+            patterns.any(|pattern| *pattern == name || layer_of(pattern, name).is_some())
         };
         for tensor in checkpoint.tensors() {
             match (used.contains(&tensor.name), is_ignored(&tensor.name)) {

@@ -110,12 +110,18 @@ impl Layouts {
         }
         let (checkpoint, wrapped) = unwrapped(opened)?;
         let mut best: Option<Match> = None;
-        for layout in &self.known {
-            for prefix in layout.prefixes(&checkpoint) {
-                let found = layout.find(&checkpoint, &prefix);
-                let is_better = best.as_ref().is_none_or(|best| found.rank() > best.rank());
-                if is_better {
-                    best = Some(found);
+        let prefixed = self.known.iter().flat_map(|layout| {
+            let prefixes = layout.prefixes(&checkpoint).into_iter();
+            prefixes.map(move |prefix| (layout, prefix))
+        });
+        for (layout, prefix) in prefixed {
+            let found = layout.find(&checkpoint, &prefix);
+            let is_better = best.as_ref().is_none_or(|best| found.rank() > best.rank());
+            if is_better {
+                let is_all = found.is_all_of(&checkpoint);
+                best = Some(found);
+                if is_all {
+                    break;
                 }
             }
         }
