@@ -78,6 +78,21 @@ pub fn markdown_code(text: &str) -> String {
         .collect()
 }
 
+/// A path, as the target of a link in Markdown.
+pub fn markdown_link(path: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    match path.chars().all(is_plain) {
+        true => path.to_owned(),
+        false => {
+            let inside = path.chars().flat_map(|c| match c {
+                '<' | '>' | '\\' => vec!['\\', c],
+                c => vec![lab::visible(c)],
+            });
+            format!("<{}>", inside.collect::<String>())
+        }
+    }
+}
+
 /// A block of code in Markdown, which its text cannot leave.
 pub fn markdown_block(language: &str, text: &str) -> String {
     let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);

@@ -40,13 +40,13 @@ pub const RESIDENT_LAYERS: Number<u64> = Number::new("resident_layers", 1..=1024
 /// Pairs of loads.
 pub const PAIRS: Number<u64> = Number::new("pairs", 1..=10_000);
 /// Tokens that are added to a text.
-pub const COUNT: Number<u64> = Number::new("count", 1..=1_000_000);
+pub const COUNT: Number<u64> = Number::new("count", 1..=1_000_000_000);
 /// Steps of training.
 pub const STEPS: Number<u64> = Number::new("steps", 1..=1_000_000_000);
 /// Of each step.
-pub const LEARNING_RATE: Number<f64> = Number::new("learning rate", 1e-30..=1e3);
+pub const LEARNING_RATE: Number<f64> = Number::new("learning rate", 1e-30..=1e30);
 /// Growth that is none, in percent.
-pub const PERCENT: Number<f64> = Number::new("percentage", 0.0..=1e4);
+pub const PERCENT: Number<f64> = Number::new("percentage", 0.0..=1e6);
 /// How far a value may be off what is expected, relative to it.
 pub const TOLERANCE: Number<f64> = Number::new("tolerance", 0.0..=1e6);
 /// What a claim expects.
@@ -54,36 +54,49 @@ pub const EXPECTED: Number<f64> = Number::new("expected value", -1e300..=1e300);
 /// A cap, in multiples of the model.
 pub const TIMES: Number<f64> = Number::new("multiple of the model", 1e-6..=1e6);
 
-impl<T: PartialOrd + fmt::Display + Copy> Number<T> {
+impl<T: PartialOrd + fmt::Display + fmt::LowerExp + Copy> Number<T> {
     /// That it lies in the range.
     ///
     /// # Errors
     ///
     /// Key, value and range.
     pub fn check(&self, value: T) -> Result<T, String> {
-        let (least, most) = (self.range.start(), self.range.end());
+        let (what, value_shown) = (self.what, shown(value));
         match self.range.contains(&value) {
             true => Ok(value),
             false => Err(format!(
-                "{} is {value}: it must be from {least} to {most}",
-                self.what
+                "{what} is {value_shown}: it must be {}",
+                self.bounds()
             )),
         }
     }
+
+    /// `from 1 to 10000`
+    fn bounds(&self) -> String {
+        let [least, most] = [self.range.start(), self.range.end()].map(|bound| shown(*bound));
+        format!("from {least} to {most}")
+    }
 }
 
-impl<T: PartialOrd + fmt::Display + Copy + FromStr> Number<T> {
+impl<T: PartialOrd + fmt::Display + fmt::LowerExp + Copy + FromStr> Number<T> {
     /// Reads it as it is written on a command line.
     ///
     /// # Errors
     ///
     /// What was expected.
     pub fn parse(&self, text: &str) -> Result<T, String> {
-        let value: T = text.parse().map_err(|_| {
-            let (least, most) = (self.range.start(), self.range.end());
-            format!("`{text}` is no {} from {least} to {most}", self.what)
-        })?;
+        let value: Result<T, _> = text.parse();
+        let value = value.map_err(|_| format!("`{text}` is no {} {}", self.what, self.bounds()))?;
         self.check(value)
+    }
+}
+
+/// As people write it: `1e30`, and no row of zeros.
+fn shown<T: fmt::Display + fmt::LowerExp>(value: T) -> String {
+    let plain = value.to_string();
+    match plain.len() > 20 {
+        true => format!("{value:e}"),
+        false => plain,
     }
 }
 

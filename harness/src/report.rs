@@ -52,7 +52,8 @@ fn markdown(presentation: &Presentation, charts: &[Drawn]) -> String {
         for chart in charts {
             let path = relative(&presentation.plots.join(&chart.file), &presentation.results);
             let shows = escape::markdown(&chart.shows);
-            write!(out, "![{shows}](<{path}>)\n\n").expect("a string grows");
+            let path = escape::markdown_link(&path);
+            write!(out, "![{shows}]({path})\n\n").expect("a string grows");
         }
     }
     if let Ok(machine) = read_text(&presentation.results.join(MACHINE), MAX_MACHINE_BYTES) {
@@ -307,7 +308,7 @@ mod tests {
     fn the_page_has_the_reports_tables_and_what_a_driver_said_is_no_markup() {
         let page = page("# a <b>\n\n| x | y |\n| --- | ---: |\n| 1 | 2 |\n");
         assert!(
-            page.contains("<table>") && page.contains("<title>a &lt;b></title>"),
+            page.contains("<table>") && page.contains("<title>a &lt;b&gt;</title>"),
             "{page}"
         );
         let page = super::page("# a\n\n<script>alert(1)</script>\n\nand <b>bold</b>\n");

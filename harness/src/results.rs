@@ -254,7 +254,8 @@ fn hold(folder: &Path) -> anyhow::Result<File> {
     }
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
     // As long as any other: nothing is cut off.
-    let holder = format!("{HELD_BY}{:<10}, since {now}\n", std::process::id());
+    let holder = format!("{HELD_BY}{}, since {now}", std::process::id());
+    let holder = format!("{holder:<48}\n");
     lock.rewind()
         .and_then(|()| lock.write_all(holder.as_bytes()))
         .with_context(|| unwritable(folder))?;

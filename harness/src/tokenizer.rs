@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{anyhow, bail};
 use checkpoint::read_whole;
+use meter::Panics;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
@@ -23,6 +24,14 @@ impl Tokenizer {
     /// Reads `tokenizer.json`, or a folder with that file, with `vocab.json` and `merges.txt`, or with `encoder.json` and
     /// `vocab.bpe`; or one of the latter, beside which the other lies.
     pub fn read(path: &Path) -> anyhow::Result<Tokenizer> {
+        // The crate tokenizers 0.22 panics at some files, which are none then.
+        let read = Panics::caught(|| Tokenizer::read_file(path));
+        read.unwrap_or_else(|message| {
+            Err(anyhow!("{}: is no tokenizer: {message}", path.display()))
+        })
+    }
+
+    fn read_file(path: &Path) -> anyhow::Result<Tokenizer> {
         let wrong =
             |error: tokenizers::Error| anyhow!("{}: is no tokenizer: {error}", path.display());
         let folder = folder_of(path);
@@ -61,14 +70,17 @@ impl Tokenizer {
 
     /// The ids of a text's tokens.
     pub fn encode(&self, text: &str) -> anyhow::Result<Vec<u32>> {
-        let encoded = self.0.encode(text, false);
+        let encoded = Panics::caught(|| self.0.encode(text, false));
+        let encoded =
+            encoded.map_err(|message| anyhow!("the prompt: the tokenizer failed: {message}"))?;
         let encoded = encoded.map_err(|error| anyhow!("the prompt: {error}"))?;
         Ok(encoded.get_ids().to_vec())
     }
 
     /// The text of tokens; what is not whole ends in U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
-        self.0.decode(ids, false).unwrap_or_default()
+        let decoded = Panics::caught(|| self.0.decode(ids, false));
+        decoded.map(Result::unwrap_or_default).unwrap_or_default()
     }
 }
 

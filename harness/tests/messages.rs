@@ -114,7 +114,11 @@ fn wrong_arguments_are_refused() {
         &["did you mean `vulkan`?"],
     );
     assert_usage_error(&place, &run(&["--size", "tiny"]), &["unknown size `tiny`"]);
-    assert_usage_error(&place, &run(&["--repeats", "0"]), &["0 is not in"]);
+    assert_usage_error(
+        &place,
+        &run(&["--repeats", "0"]),
+        &["repeats is 0: it must be from 1 to 10000"],
+    );
     for no_technique in ["plain-read", "floor", "init-only"] {
         let generate = ["generate", "--checkpoint", "m.pth", "--tokens", "1"];
         assert_usage_error(

@@ -104,12 +104,12 @@ fn a_simulated_device_is_called_so_and_no_chart_or_report_is_made_of_it() {
 }
 
 /// All techniques: bytes are right, and contracts hold, whenever the driver makes its copies.
-fn all_keep_their_promises(size: &str, copies: &str) {
+fn all_keep_their_promises(experiments: &str, size: &str, copies: &str) {
     let Some(gpu) = Simulated::machine() else {
         return;
     };
     let place = Place::new();
-    manifest(&place, "'all'", size, "");
+    manifest(&place, experiments, size, "");
     let output = run(&gpu, &place, &[("COPIES", copies)]);
     let rows = place.rows();
     let bad: Vec<_> = rows
@@ -152,18 +152,24 @@ fn all_keep_their_promises(size: &str, copies: &str) {
 #[test]
 fn every_technique_keeps_its_promises_where_copies_are_made_at_the_call() {
     // Rows of 512 bytes: where they are shorter, Burn's own stores have CUDA pad them, and only a kernel takes that away.
-    all_keep_their_promises("v257-c64-e128-l2-h4", "call");
+    all_keep_their_promises("'all'", "v257-c64-e128-l2-h4", "call");
 }
 
 #[test]
 fn every_technique_keeps_its_promises_where_copies_are_made_as_late_as_cuda_allows() {
-    all_keep_their_promises(SMALL, "late");
+    all_keep_their_promises("'all'", SMALL, "late");
 }
 
 #[test]
 fn every_technique_keeps_its_promises_where_rows_are_no_multiple_of_512_bytes() {
-    // 25 blocks of 8 heads; rows of 1600 bytes, which Burn itself would have begin at multiples of 512.
-    all_keep_their_promises("v3000-c64-e400-l3-h8", "late");
+    // Burn's own stores have each row begin at a multiple of 512, and only a kernel takes that away again.
+    const OURS: &str = "'naive', 'host-then-device', 'sequential', 'meta-device', 'mmap-assign', 'per-tensor', 'streamed', \
+                        'parallel-read', 'parallel-read:direct', 'parallel-read:uring', 'sharded', 'half', 'half:bf16', \
+                        'quantized', 'prequantized', 'layer-offload', 'init-only'";
+    // Rows of 1600 bytes, and of 520, of which 32 is no divisor either.
+    for size in ["v3000-c64-e400-l3-h8", "v20011-c64-e130-l3-h5"] {
+        all_keep_their_promises(OURS, size, "late");
+    }
 }
 
 #[test]
@@ -321,14 +327,19 @@ fn failures_at_random_calls_end_soon_with_a_reason_and_never_ok_with_other_bytes
             hasher.finish() % of
         };
         let calls = ["alloc", "lock", "copy", "launch", "sync", "load"];
-        let ends = ["", ":sticks", ":hangs"];
+        let ends = ["", "", "", "", ":sticks", ":sticks", ":sticks", ":hangs"];
         let (call, end) = (
             calls[chance(6, "call") as usize],
-            ends[chance(3, "end") as usize],
+            ends[chance(8, "end") as usize],
         );
         let fault = format!("{call}:{}{end}", 1 + chance(40, "nth"));
         let place = Place::new();
-        manifest(&place, "'all'", TINY, "[limits]\ntimeout_seconds = 10");
+        // What hangs takes its time.
+        let experiments = match end {
+            ":hangs" => "'naive', 'streamed'",
+            _ => "'all'",
+        };
+        manifest(&place, experiments, TINY, "[limits]\ntimeout_seconds = 20");
         run(&gpu, &place, &[("FAULTS", &fault)]);
         for row in place.rows() {
             let (status, reason) = (&*row["status"], &row["reason"]);
@@ -349,7 +360,7 @@ fn failures_at_random_calls_end_soon_with_a_reason_and_never_ok_with_other_bytes
     }
     println!("{ended} runs");
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(ended >= 15 * rounds, "{ended} runs");
+    assert!(ended >= 2 * rounds, "{ended} runs");
 }
 
 #[test]
@@ -403,6 +414,7 @@ fn a_device_is_usable_only_where_a_kernel_is_compiled_loaded_and_launched_and_el
             None,
             ["cannot be launched", "LAUNCH_FAILED"],
         ),
+        (&[("FAULTS", "launch:1:hangs")], None, ["20 s", "hangs"]),
         (&[], Some("empty"), ["cuda_runtime.h", "just setup cuda"]),
     ] {
         let (usable, reason) = list(settings, toolkit);

@@ -55,7 +55,7 @@ impl Load {
             let reason = format!("floats cannot be cast to {}", dtype.name());
             return Err(Error::Unsupported(reason));
         }
-        let place = Place::<B>::new(&device, self.staging, Arc::clone(&self.observer));
+        let place = Place::<B>::new(&device, Arc::clone(&self.observer));
         let settings = get_device_settings::<B>(&device);
         let wanted = Wanted {
             names: &self.names,

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use meter::Panics;
 
@@ -122,18 +124,39 @@ pub fn find_devices() -> Vec<DeviceReport> {
         is_in_host_memory: true,
         free_bytes: None,
     }];
-    devices.extend(look(BackendKind::Vulkan, find_vulkan));
-    devices.extend(look(BackendKind::Cuda, find_cuda));
+    devices.extend(look(BackendKind::Vulkan, find_vulkan, PATIENCE));
+    devices.extend(look(BackendKind::Cuda, find_cuda, PATIENCE));
     devices
 }
 
-/// What a search finds. One that panics, as those do where a driver's library lacks a function, makes the backend unusable and
-/// nothing else.
-fn look(backend: BackendKind, find: fn() -> Vec<DeviceReport>) -> Vec<DeviceReport> {
-    Panics::caught(find).unwrap_or_else(|message| {
-        let reason = format!("its driver cannot be used: {message}");
-        unusable(backend, reason)
-    })
+/// A driver that has not answered by then hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a search finds. One that panics, as those do where a driver's library lacks a function, or that does not end, makes the
+/// backend unusable and nothing else.
+fn look(
+    backend: BackendKind,
+    find: fn() -> Vec<DeviceReport>,
+    patience: Duration,
+) -> Vec<DeviceReport> {
+    let (found, answer) = sync_channel(1);
+    // Whoever calls into a driver that hangs stays there.
+    let searching = std::thread::Builder::new().spawn(move || {
+        let _ = found.send(Panics::caught(find));
+    });
+    if let Err(error) = searching {
+        return unusable(backend, format!("its driver cannot be asked: {error}"));
+    }
+    match answer.recv_timeout(patience) {
+        Ok(Ok(devices)) => devices,
+        Ok(Err(message)) => unusable(backend, format!("its driver cannot be used: {message}")),
+        Err(_) => {
+            let seconds = patience.as_secs();
+            let reason =
+                format!("its driver, or a device, has not answered within {seconds} s: it hangs");
+            unusable(backend, reason)
+        }
+    }
 }
 
 fn unusable(backend: BackendKind, reason: impl Into<String>) -> Vec<DeviceReport> {
@@ -282,10 +305,20 @@ mod tests {
 
     #[test]
     fn a_search_that_panics_makes_its_backend_unusable_and_says_why() {
-        let found = look(BackendKind::Cuda, || panic!("no symbol cuFly"));
+        let found = look(BackendKind::Cuda, || panic!("no symbol cuFly"), PATIENCE);
         assert_eq!(found.len(), 1);
         let reason = found[0].state.as_ref().unwrap_err();
         assert!(reason.contains("no symbol cuFly"), "{reason}");
+    }
+
+    #[test]
+    fn a_driver_that_hangs_makes_its_backend_unusable_and_says_so() {
+        let hangs = || loop {
+            std::thread::park();
+        };
+        let found = look(BackendKind::Cuda, hangs, Duration::from_millis(50));
+        let reason = found[0].state.as_ref().unwrap_err();
+        assert!(reason.contains("it hangs"), "{reason}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use checkpoint::{Dtype, Format};
 use gpt2::{Config, Gpt2};
 
+use crate::quantise::block_elements;
 use crate::{
     BackendKind, Error, Outcome, Platform, Run, RunSpec, Task, Tell, Tunable, Tuning, usage, worker,
 };
@@ -156,6 +157,11 @@ pub struct Footprint {
     /// The largest part of a tensor that is uploaded at once: the largest tensor, or a row shard where
     /// the device's limit asks for shards.
     pub largest_shard_bytes: u64,
+    /// All parameters with matrices as 8-bit integers and their scales ([`crate::quantise`]), and the largest part of one that is
+    /// uploaded at once.
+    pub quantised_bytes: u64,
+    /// See above.
+    pub largest_quantised_shard_bytes: u64,
     /// Everything outside the layers: token and position embeddings, the last norm, the head.
     pub tables_bytes: u64,
     /// The parameters of one layer.
@@ -184,7 +190,22 @@ impl Footprint {
         let in_tables = specs.filter(|tensor| tensor.layer.is_none());
         let tables: u64 = in_tables.map(|tensor| tensor.elements()).sum();
         let layers = config.layers.max(1) as u64;
+        let (mut quantised_bytes, mut largest_quantised_shard_bytes) = (0, 0);
+        for tensor in config.tensors() {
+            let [rows, columns] = tensor.shape[..] else {
+                quantised_bytes += tensor.elements() * dtype.bytes();
+                continue;
+            };
+            let scales = columns / block_elements(columns);
+            let row_bytes = (columns + 4 * scales) as u64;
+            quantised_bytes += rows as u64 * row_bytes;
+            let rows_at_once = limit / (columns as u64 * dtype.bytes());
+            let shard_bytes = row_bytes * rows_at_once.clamp(1, rows as u64);
+            largest_quantised_shard_bytes = shard_bytes.max(largest_quantised_shard_bytes);
+        }
         Footprint {
+            quantised_bytes,
+            largest_quantised_shard_bytes,
             elements: config.parameters(),
             model_bytes: config.parameters() * dtype.bytes(),
             largest_tensor_bytes,
@@ -283,14 +304,12 @@ impl Contract {
         }
     }
 
-    /// What loading quantised matrices promises: the model at 0.29 of its f32 bytes (a byte for each element, and a
-    /// scale for each 32), and on the way to a discrete device the largest part of a matrix three times, which Burn
-    /// copies twice.
+    /// What loading quantised matrices promises: the model with a byte for each element of a matrix and a scale for each block (of 32
+    /// elements, or of fewer where 32 does not divide a row), and on the way to a discrete device the largest part of a matrix
+    /// three times, which Burn copies twice.
     pub fn quantised(memory: MemoryModel, size: Footprint) -> Contract {
-        let quantised = |elements: u64| elements + elements / 8;
-        let model_bytes = quantised(size.elements) + size.elements / 256;
-        let on_the_way =
-            3 * quantised(size.largest_shard_bytes / 4) + 2 * size.tuning.staging_bytes;
+        let model_bytes = size.quantised_bytes;
+        let on_the_way = 3 * size.largest_quantised_shard_bytes + 2 * size.tuning.staging_bytes;
         match memory {
             MemoryModel::Discrete => Contract::discrete(on_the_way, model_bytes),
             MemoryModel::Unified => Contract::unified(model_bytes + 2 * size.tuning.staging_bytes),

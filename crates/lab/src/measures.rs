@@ -66,7 +66,7 @@ columns! {
         /// Other processes that used the GPU meanwhile, by its driver.
         other_device_processes: Option<u64> = Count, Exact, 4;
         /// Peak of the page-locked host memory that a GPU copies from, of the library's own; it is in the heap's peak, too. What
-        /// CubeCL locks for itself when it starts is before the baseline.
+        /// CubeCL locks for itself is not counted.
         host_locked_peak_bytes: Option<u64> = Bytes, Exact, 6;
         /// The peak of device memory held by the allocator's pools that the technique promises.
         device_reserved_contract_bytes: Option<u64> = Bytes, Computed, 6;

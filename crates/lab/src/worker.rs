@@ -10,7 +10,7 @@ use std::time::Instant;
 use burn::tensor::backend::BackendTypes;
 use burn::tensor::{DType, Distribution, Element, Tensor, set_default_dtypes};
 use checkpoint::{Digest, Dtype};
-use featherweight::place::{Place, Staging};
+use featherweight::place::Place;
 use gpt2::Gpt2;
 use gpt2::layout::{Layouts, Reading};
 use meter::{
@@ -166,9 +166,6 @@ pub(crate) fn run_of<B: Platform>(
     recorder: impl FnOnce() -> Recorder,
 ) -> Result<Run<B>, Error> {
     let observed = Arc::new(Observed::default());
-    let staging = Staging {
-        bytes: spec.tuning.staging_bytes as usize,
-    };
     let run = Run {
         config: spec.config,
         stored: spec.dtype,
@@ -176,7 +173,7 @@ pub(crate) fn run_of<B: Platform>(
         variant,
         tuning: spec.tuning,
         max_tensor_bytes: B::max_tensor_bytes(&device),
-        place: Place::new(&device, staging, observed.clone()),
+        place: Place::new(&device, observed.clone()),
         device,
         checkpoint: spec.checkpoint.clone(),
         layouts: Layouts::of(&spec.reading)?,

@@ -30,8 +30,10 @@ impl Panics {
             if is_caught(panic) {
                 return;
             }
-            let place = panic.location().map(|place| format!(" ({place})"));
-            let message = format!("{}{}", text(panic), place.unwrap_or_default());
+            let place = panic
+                .location()
+                .map(|place| format!(" ({})", within_crate(&place.to_string())));
+            let message = format!("{}{}", essence(text(panic)), place.unwrap_or_default());
             eprintln!("panic: {message}");
             messages().push(message);
         }));
@@ -87,6 +89,21 @@ fn is_caught(panic: &PanicHookInfo<'_>) -> bool {
     })
 }
 
+/// Without what `unwrap` and backtraces say around it.
+fn essence(text: &str) -> String {
+    let text = text.trim_start_matches("called `Result::unwrap()` on an `Err` value: ");
+    let lines = text.lines().map(str::trim);
+    let telling = lines.filter(|line| !line.is_empty() && *line != "No backtrace available");
+    telling.collect::<Vec<_>>().join(" ")
+}
+
+/// `cubecl-cuda-0.10.0/src/x.rs:1:2` of the path of a crate that cargo has fetched.
+fn within_crate(place: &str) -> &str {
+    let fetched = place.split_once("/registry/src/");
+    let within = fetched.and_then(|(_, behind)| behind.split_once('/'));
+    within.map_or(place, |(_, within)| within)
+}
+
 fn text<'a>(panic: &'a PanicHookInfo<'_>) -> &'a str {
     panic
         .payload_as_str()
@@ -100,6 +117,17 @@ fn messages() -> MutexGuard<'static, Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_is_told_without_what_unwrap_says_and_where_a_crate_lies() {
+        let said = essence(
+            "called `Result::unwrap()` on an `Err` value: Oom { bytes: 3 }\nNo backtrace available\n",
+        );
+        assert_eq!(said, "Oom { bytes: 3 }");
+        let place = "/home/x/.cargo/registry/src/index.crates.io-1/cubecl-0.10.0/src/a.rs:1:2";
+        assert_eq!(within_crate(place), "cubecl-0.10.0/src/a.rs:1:2");
+        assert_eq!(within_crate("src/a.rs:1:2"), "src/a.rs:1:2");
+    }
 
     #[test]
     fn a_caught_panic_is_an_error_with_its_message_and_is_not_noted() {

@@ -1,7 +1,7 @@
 //! The nth call of a kind that fails, sticks or hangs.
 //!
-//! `copy:3` lets the third copy fail, `alloc:1:sticks` every call from the first allocation on, `sync:2:hangs` never returns
-//! from the second wait.
+//! `alloc:3` lets the third allocation fail, `alloc:1:sticks` every call from the first allocation on, `sync:2:hangs` never returns
+//! from the second wait. A copy, a launch or a wait that fails sticks: such errors leave a context that is of no use.
 
 use std::collections::HashMap;
 
@@ -110,7 +110,13 @@ impl Faults {
         let is_meant = |fault: &&Fault| fault.call == call && fault.nth == seen;
         match self.planned.iter().find(is_meant).map(|fault| fault.end) {
             None => Verdict::GoOn,
-            Some(End::Fails) => Verdict::Fail(call.code()),
+            Some(End::Fails) => {
+                // What fails while the device works sticks, as CUDA's documentation says of it.
+                if call.code() == LAUNCH_FAILED {
+                    self.stick(call.code());
+                }
+                Verdict::Fail(call.code())
+            }
             Some(End::Sticks) => {
                 self.stick(call.code());
                 Verdict::Fail(call.code())

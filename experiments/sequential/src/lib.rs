@@ -23,9 +23,9 @@ impl Experiment for Sequential {
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
         match memory {
-            // On the host the state dict, and Burn's copies of the first uploads.
+            // On the host the state dict, and Burn's two copies of what is uploaded first, which is the largest.
             MemoryModel::Discrete => Contract::discrete(
-                size.model_bytes + size.model_bytes / 32,
+                size.model_bytes + 2 * size.largest_shard_bytes,
                 size.model_bytes + size.largest_tensor_bytes,
             )
             .with_kept_buffers(size.layer_bytes),

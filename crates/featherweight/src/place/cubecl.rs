@@ -16,7 +16,7 @@ use cubecl::stream_id::StreamId;
 use cubecl::zspace::metadata::Metadata;
 
 use super::recycled::Buffers;
-use super::{Fill, Finished, Pieces, Staging};
+use super::{Fill, Finished, Pieces};
 use crate::change::Quantised;
 use crate::{Error, Observe};
 
@@ -82,12 +82,7 @@ impl Stagings {
 }
 
 impl<R: CubeRuntime> Cube<R> {
-    pub fn new(
-        device: &R::Device,
-        staging: Staging,
-        traits: Traits,
-        observer: &Arc<dyn Observe>,
-    ) -> Cube<R> {
+    pub fn new(device: &R::Device, traits: Traits, observer: &Arc<dyn Observe>) -> Cube<R> {
         let _ = (observer, traits.is_cuda);
         Cube {
             device: device.clone(),
@@ -99,7 +94,7 @@ impl<R: CubeRuntime> Cube<R> {
                 }),
             },
             traits,
-            writes: Arc::new(Writes::new(staging, traits.patience)),
+            writes: Arc::new(Writes::new(traits.patience)),
         }
     }
 }
@@ -208,9 +203,12 @@ impl<R: CubeRuntime> Pieces for Cube<R> {
 struct Writes {
     state: Mutex<State>,
     changed: Condvar,
-    most: usize,
     patience: Duration,
 }
+
+/// More writes than these would wait in CubeCL's channel to its thread (cubecl-common 0.10), where nobody looks at the clock: a flush
+/// fills one of its two buffers. What the thread has handed to the driver is no longer counted, and may be copied later.
+const IN_CHANNEL: usize = 2;
 
 #[derive(Default)]
 struct State {
@@ -220,11 +218,10 @@ struct State {
 }
 
 impl Writes {
-    fn new(_: Staging, patience: Duration) -> Writes {
+    fn new(patience: Duration) -> Writes {
         Writes {
             state: Mutex::default(),
             changed: Condvar::new(),
-            most: Staging::PIECES - 1,
             patience,
         }
     }
@@ -253,7 +250,7 @@ impl Writes {
 
     /// One more, once there is room for it.
     fn begin(self: &Arc<Self>) -> Result<Pending, String> {
-        self.wait(self.most)?.on_their_way += 1;
+        self.wait(IN_CHANNEL)?.on_their_way += 1;
         Ok(Pending(Some(Arc::clone(self))))
     }
 

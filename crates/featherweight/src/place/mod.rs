@@ -132,8 +132,8 @@ pub struct Place<B: Backend> {
 
 impl<B: Backend> Place<B> {
     /// Finds out how tensors of this backend are filled. Sets nothing up: no configuration, no default dtype.
-    pub fn new(device: &B::Device, staging: Staging, observer: Arc<dyn Observe>) -> Place<B> {
-        let (way, pieces) = way::of::<B>(device, staging, &observer);
+    pub fn new(device: &B::Device, observer: Arc<dyn Observe>) -> Place<B> {
+        let (way, pieces) = way::of::<B>(device, &observer);
         Place {
             device: device.clone(),
             pieces,

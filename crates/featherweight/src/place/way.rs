@@ -11,7 +11,7 @@ use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData, TensorPrimitive};
 use checkpoint::TensorRange;
 
-use super::{Pieces, Staging};
+use super::Pieces;
 use crate::change::Quantised;
 use crate::{Error, Observe};
 
@@ -59,7 +59,6 @@ macro_rules! for_each_runtime {
 /// The way of a backend's tensors on this device, and what writes pieces there.
 pub(super) fn of<B: Backend>(
     device: &B::Device,
-    staging: Staging,
     observer: &Arc<dyn Observe>,
 ) -> (Way, Option<Box<dyn Pieces>>) {
     #[cfg(feature = "flex")]
@@ -74,8 +73,7 @@ pub(super) fn of<B: Backend>(
                 if is::<B, CubeTensor<$runtime>>() || is_fused::<B, $runtime>() {
                     let own = (device as &dyn Any).downcast_ref();
                     if let Some(own) = own {
-                        let pieces =
-                            super::cubecl::Cube::<$runtime>::new(own, staging, $traits, observer);
+                        let pieces = super::cubecl::Cube::<$runtime>::new(own, $traits, observer);
                         return (Way::InPieces, Some(Box::new(pieces)));
                     }
                 }
@@ -83,7 +81,7 @@ pub(super) fn of<B: Backend>(
         }
         for_each_runtime!(find);
     }
-    let _ = (device as &dyn Any, staging, observer);
+    let _ = (device as &dyn Any, observer);
     (Way::Whole, None)
 }
 

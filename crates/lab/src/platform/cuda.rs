@@ -66,7 +66,10 @@ fn look() -> Result<Vec<Gpu>, String> {
                 .to_owned(),
         );
     }
-    let said = |error: driver::DriverError| format!("the NVIDIA driver says {error:?}");
+    let said = |error: driver::DriverError| match error.0 {
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => "the NVIDIA driver finds no GPU".to_owned(),
+        code => format!("the NVIDIA driver says {code:?}"),
+    };
     driver::init().map_err(said)?;
     let mut version = 0;
     // SAFETY: the driver writes one number.
