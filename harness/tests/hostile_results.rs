@@ -66,7 +66,7 @@ fn texts_of_rows_are_text_in_reports_charts_tables_and_on_the_terminal() {
             let is_input = ["runs.csv", "manifest.toml"]
                 .iter()
                 .any(|name| path.ends_with(name));
-            if !is_input && !path.extension().is_some_and(|kind| kind == "png") {
+            if !is_input && path.extension().is_none_or(|kind| kind != "png") {
                 all.push((path.display().to_string(), std::fs::read(path).unwrap()));
             }
         }

@@ -415,8 +415,11 @@ fn what_would_be_read_as_another_model_or_is_one_file_twice_is_refused_before_th
     for (more, expected) in [
         (&["--save", "theirs/t.pth"][..], "is of another model"),
         (&["--save", "a", "--save-optimizer", "./a"], "are one file"),
-        (&["--steps", "0"], "a number above 0"),
-        (&["--learning-rate", "nan"], "a number above 0"),
+        (&["--steps", "0"], "steps is 0: it must be from 1"),
+        (
+            &["--learning-rate", "nan"],
+            "learning rate is NaN: it must be from",
+        ),
     ] {
         let output = place.run(&[&common[..], more].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

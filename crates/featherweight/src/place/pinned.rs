@@ -59,7 +59,11 @@ impl Buffers {
         drop(free);
         let memory = match kept {
             Some(memory) => memory,
-            None => home.lock_pages(bytes).ok()?,
+            None => {
+                // What is kept is shorter, and would stay beside this one, which serves for short pieces as well.
+                home.release();
+                home.lock_pages(bytes).ok()?
+            }
         };
         let staging = Buffer {
             memory: Some(memory),
