@@ -126,7 +126,7 @@ pub fn csv(text: &str) -> String {
     }
 }
 
-/// What was written by [`csv`].
+/// What was written by [`csv()`].
 pub fn from_csv(field: &str) -> &str {
     field.strip_prefix('\'').unwrap_or(field)
 }
