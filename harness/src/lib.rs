@@ -66,7 +66,6 @@ use clap::Parser;
 
 /// What the fuzz targets and the replay of their corpus hand bytes to.
 #[doc(hidden)]
-#[cfg(feature = "text")]
 pub mod parsers;
 
 /// The program, from its arguments to its exit code.

@@ -1,5 +1,4 @@
 //! The fuzz targets' seeds, and some thousand changes of each: every parser ends, with a value or an error.
-#![cfg(feature = "text")]
 
 use std::path::Path;
 use std::time::Instant;
