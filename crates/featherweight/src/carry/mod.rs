@@ -78,12 +78,14 @@ impl Source {
         range.start / into * from..range.end / into * from
     }
 
-    /// The largest length of a piece in memory, at most `most`, that is read well.
+    /// The largest length of a piece in memory that is read well, where a piece has at most `most` bytes there and in the file: as
+    /// many elements are on their way whatever they become.
     pub(crate) fn piece_bytes(&self, most: usize) -> usize {
         let (from, into) = (self.cast.bytes_from(), self.cast.bytes_into());
         // Elements of both lengths, and the four bytes that pieces begin at.
         let step = from.max(into).max(4) * 8;
-        let stored = self.tensor.piece_bytes((most / into * from).max(step));
+        let elements = most / from.max(into);
+        let stored = self.tensor.piece_bytes((elements * from).max(step));
         let piece = stored / from * into;
         match piece / step * step {
             0 => step,
