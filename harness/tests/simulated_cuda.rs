@@ -42,8 +42,9 @@ fn by_experiment(rows: &[Row]) -> HashMap<&str, &Row> {
     rows.iter().map(|row| (&*row["experiment"], row)).collect()
 }
 
-/// What a manifest gives a load for pieces on their way, where it says nothing.
-const STAGING: u64 = 16 << 20;
+/// What a manifest gives a load for pieces on their way, where it says nothing: eight pieces; and two that wait in CubeCL's channel
+/// while each reader has one.
+const MOST_LOCKED: u64 = (16 << 20) + 2 * (2 << 20);
 
 fn use_of<'a>(command: &'a str, checkpoint: &'a str) -> [&'a str; 9] {
     [
@@ -142,7 +143,7 @@ fn all_keep_their_promises(experiments: &str, size: &str, copies: &str) {
     for row in measured {
         let locked = number(row, "host_locked_peak_bytes");
         assert!(
-            locked <= STAGING,
+            locked <= MOST_LOCKED,
             "{}: {locked} are locked",
             row["experiment"]
         );
