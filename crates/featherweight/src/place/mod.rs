@@ -40,8 +40,8 @@ pub trait Fill: Send {
     /// A buffer to read a piece into, which is then written: page-locked on CUDA. What is in it is of no meaning.
     fn staging(&self, bytes: usize) -> Bytes;
 
-    /// Sends a piece to its place, where [`Fill::memory`] has none. Waits where as many are on their way as the staging
-    /// memory has room for. `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
+    /// Sends a piece to its place, where [`Fill::memory`] has none. Waits where the runtime has not handed
+    /// the one before the last to the driver, for seconds at most. `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
     ///
     /// # Errors
     ///
