@@ -1,7 +1,8 @@
 //! The nth call of a kind that fails, sticks or hangs.
 //!
 //! `alloc:3` lets the third allocation fail, `alloc:1:sticks` every call from the first allocation on, `sync:2:hangs` never returns
-//! from the second wait. A copy, a launch or a wait that fails sticks: such errors leave a context that is of no use.
+//! from the second wait. CUDA's documentation says of errors that come while the device works that they stick; a program should not
+//! rest on it.
 
 use std::collections::HashMap;
 
@@ -110,13 +111,7 @@ impl Faults {
         let is_meant = |fault: &&Fault| fault.call == call && fault.nth == seen;
         match self.planned.iter().find(is_meant).map(|fault| fault.end) {
             None => Verdict::GoOn,
-            Some(End::Fails) => {
-                // What fails while the device works sticks, as CUDA's documentation says of it.
-                if call.code() == LAUNCH_FAILED {
-                    self.stick(call.code());
-                }
-                Verdict::Fail(call.code())
-            }
+            Some(End::Fails) => Verdict::Fail(call.code()),
             Some(End::Sticks) => {
                 self.stick(call.code());
                 Verdict::Fail(call.code())

@@ -18,7 +18,7 @@ pub(super) fn carry(
             continue;
         }
         for range in source.pieces(staging.piece_bytes()) {
-            let mut piece = fill.staging((range.end - range.start) as usize);
+            let mut piece = fill.staging((range.end - range.start) as usize, staging);
             reader.read(source, range.clone(), &mut piece)?;
             fill.write(range.start, piece)?;
         }

@@ -40,7 +40,7 @@ impl Fill for Simulated {
         self.own.as_deref_mut()
     }
 
-    fn staging(&self, bytes: usize) -> Bytes {
+    fn staging(&self, bytes: usize, _all: Staging) -> Bytes {
         heap(bytes)
     }
 

@@ -144,7 +144,7 @@ fn through_ring(
             while in_flight < Staging::PIECES {
                 let Some(job) = jobs.next() else { break };
                 let bytes = (job.range.end - job.range.start) as usize;
-                let piece = fills[job.tensor].staging(bytes);
+                let piece = fills[job.tensor].staging(bytes, staging);
                 if to_read.send((job, piece)).is_err() {
                     break;
                 }

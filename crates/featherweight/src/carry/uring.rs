@@ -92,7 +92,7 @@ pub(super) fn carry(
     let mut reader = PieceReader::new(Access::Buffered);
     for job in jobs().filter(|job| job.in_file().is_none()) {
         let (source, range) = (job.source, job.range.clone());
-        fill(&mut *fills[job.tensor], &job.range, |piece| {
+        fill(&mut *fills[job.tensor], &job.range, staging, |piece| {
             reader.read(source, range, piece)
         })?;
     }
@@ -131,7 +131,7 @@ pub(super) fn carry(
         // All of them have ended, whatever becomes of the first.
         ring.in_flight -= done.len();
         for (at, result) in done {
-            ring.deliver(at, result, fills)?;
+            ring.deliver(at, result, fills, staging)?;
             if let Some(job) = jobs.next() {
                 ring.start(at, job, &files);
             }
@@ -175,6 +175,7 @@ impl<'a> Ring<'a> {
         at: usize,
         result: i32,
         fills: &mut [&mut dyn Fill],
+        staging: Staging,
     ) -> Result<(), Error> {
         let slot = &mut self.slots[at];
         let (job, in_file) = slot.job.take().expect("a read has a piece");
@@ -195,7 +196,7 @@ impl<'a> Ring<'a> {
             return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
         }
         let read = &slot.memory.memory()[skip..skip + bytes];
-        fill(&mut *fills[job.tensor], &job.range, |piece| {
+        fill(&mut *fills[job.tensor], &job.range, staging, |piece| {
             super::cast(job.source, read, piece)
         })
     }
@@ -205,13 +206,14 @@ impl<'a> Ring<'a> {
 fn fill(
     fill: &mut dyn Fill,
     range: &Range<u64>,
+    staging: Staging,
     write: impl FnOnce(&mut [u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let (start, end) = (range.start as usize, range.end as usize);
     if let Some(memory) = fill.memory() {
         return write(&mut memory[start..end]);
     }
-    let mut piece = fill.staging(end - start);
+    let mut piece = fill.staging(end - start, staging);
     write(&mut piece)?;
     fill.write(range.start, piece)
 }

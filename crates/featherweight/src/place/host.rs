@@ -8,7 +8,7 @@ use burn::tensor::Bytes;
 use checkpoint::PrivateMap;
 use cubecl_common::bytes::{AllocationController, AllocationProperty};
 
-use super::{Fill, Finished};
+use super::{Fill, Finished, Staging};
 use crate::{Error, Observe};
 
 /// Memory that becomes a tensor's as it is, or is handed to a backend whole.
@@ -29,7 +29,7 @@ impl Fill for HostFill {
         Some(&mut self.memory)
     }
 
-    fn staging(&self, bytes: usize) -> Bytes {
+    fn staging(&self, bytes: usize, _all: Staging) -> Bytes {
         heap(bytes)
     }
 

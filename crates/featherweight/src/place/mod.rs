@@ -9,14 +9,20 @@
 //! The backend is found by the type of its tensor primitives, so that aliases and element types need nothing. What is known
 //! of flex, CubeCL and fusion (Burn 0.21, CubeCL 0.10) stands in this folder alone.
 
+#[cfg(feature = "cuda-unfused")]
+mod copies;
 #[cfg(feature = "cubecl")]
 mod cubecl;
+#[cfg(feature = "cuda-unfused")]
+mod cuda;
 mod host;
 #[cfg(feature = "cuda-unfused")]
 mod pinned;
 #[cfg(feature = "cubecl")]
 mod recycled;
 mod way;
+#[cfg(feature = "wgpu-unfused")]
+mod wgpu;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -37,11 +43,12 @@ pub trait Fill: Send {
     /// The memory itself, where the host can write there: fill it, and nothing else needs to be done.
     fn memory(&mut self) -> Option<&mut [u8]>;
 
-    /// A buffer to read a piece into, which is then written: page-locked on CUDA. What is in it is of no meaning.
-    fn staging(&self, bytes: usize) -> Bytes;
+    /// A buffer to read a piece into, which is then written: page-locked on CUDA, where it waits until there is room for it in what all
+    /// pieces may take. What is in it is of no meaning.
+    fn staging(&self, bytes: usize, all: Staging) -> Bytes;
 
-    /// Sends a piece to its place, where [`Fill::memory`] has none. Waits where the runtime has not handed
-    /// the one before the last to the driver, for seconds at most. `offset_bytes` is a multiple of 4, and so is the piece's length, but for a tensor's end.
+    /// Sends a piece to its place, where [`Fill::memory`] has none. `offset_bytes` is a multiple of 4, and so is the piece's length,
+    /// but for a tensor's end.
     ///
     /// # Errors
     ///
@@ -72,7 +79,7 @@ trait Pieces: Send + Sync {
     /// The largest tensor that the device can bind, in bytes.
     fn max_tensor_bytes(&self) -> u64;
 
-    /// Waits until the driver has taken every piece, and no longer than a write may take.
+    /// Waits until every piece is copied, or with the driver; and no longer than that may take.
     fn taken(&self) -> Result<(), Error>;
 
     /// Waits until every piece is written, and lets go of the staging memory.

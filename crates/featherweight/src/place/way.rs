@@ -45,14 +45,14 @@ fn is<B: Backend, T: 'static>() -> bool {
     TypeId::of::<B::IntTensorPrimitive>() == TypeId::of::<T>()
 }
 
-/// Calls a macro with each runtime of CubeCL's that is built in: the type, and whether an empty flush submits nothing there.
+/// Calls a macro with each runtime of CubeCL's that is built in, and with what writes pieces there.
 #[cfg(feature = "cubecl")]
 macro_rules! for_each_runtime {
     ($do:ident) => {
         #[cfg(feature = "wgpu-unfused")]
-        $do!(burn_wgpu::WgpuRuntime, super::cubecl::Traits::WGPU);
+        $do!(burn_wgpu::WgpuRuntime, super::wgpu::Wgpu);
         #[cfg(feature = "cuda-unfused")]
-        $do!(::cubecl::cuda::CudaRuntime, super::cubecl::Traits::CUDA);
+        $do!(::cubecl::cuda::CudaRuntime, super::cuda::Cuda);
     };
 }
 
@@ -69,11 +69,11 @@ pub(super) fn of<B: Backend>(
     {
         use burn_cubecl::tensor::CubeTensor;
         macro_rules! find {
-            ($runtime:ty, $traits:expr) => {
+            ($runtime:ty, $pieces:ty) => {
                 if is::<B, CubeTensor<$runtime>>() || is_fused::<B, $runtime>() {
                     let own = (device as &dyn Any).downcast_ref();
                     if let Some(own) = own {
-                        let pieces = super::cubecl::Cube::<$runtime>::new(own, $traits, observer);
+                        let pieces = <$pieces>::new(own, observer);
                         return (Way::InPieces, Some(Box::new(pieces)));
                     }
                 }
@@ -106,7 +106,7 @@ fn primitive<P: 'static>(tensor: Box<dyn Any + Send>) -> Result<P, Box<dyn Any +
         use burn_cubecl::tensor::CubeTensor;
         let mut tensor = tensor;
         macro_rules! find {
-            ($runtime:ty, $traits:expr) => {
+            ($runtime:ty, $pieces:ty) => {
                 tensor = match tensor.downcast::<CubeTensor<$runtime>>() {
                     Ok(own) => return made_of(*own),
                     Err(other) => other,

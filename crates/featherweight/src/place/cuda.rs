@@ -1,0 +1,196 @@
+//! CUDA (cubecl-cuda 0.10): CubeCL gives the memory, and the library copies into it by itself.
+//!
+//! CubeCL's own writes would go through its thread's channel, where nobody looks at a clock; it lets go of a piece when a wait for
+//! its copy has ended, however that ended; and it keeps two batches of them.
+
+use std::any::Any;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::quantization::QuantScheme;
+use burn::tensor::{Bytes, DType};
+use burn_cubecl::tensor::CubeTensor;
+use burn_cuda::CudaDevice;
+use cubecl::Runtime;
+use cubecl::cuda::CudaRuntime;
+use cubecl::device::Device;
+use cubecl::device_handle::DeviceHandle;
+use cubecl::server::ComputeServer;
+use cubecl::stream_id::StreamId;
+
+use super::copies::{Copies, PATIENCE, hangs};
+use super::cubecl::Cube;
+use super::{Fill, Finished, Pieces, Staging};
+use crate::change::Quantised;
+use crate::{Error, Observe};
+
+type Server = <CudaRuntime as Runtime>::Server;
+
+/// A device, with what is on its way there.
+pub(super) struct Cuda {
+    cube: Cube<CudaRuntime>,
+    to: Arc<To>,
+}
+
+/// What the fills of a device share.
+struct To {
+    device: CudaDevice,
+    copies: Copies,
+    begun: Mutex<Begun>,
+}
+
+/// How many tensors were begun, and for how many of them the device has done what was asked of their memory before.
+#[derive(Default)]
+struct Begun {
+    all: u64,
+    /// By the stream of this thread.
+    free: Option<(StreamId, u64)>,
+}
+
+impl Cuda {
+    pub fn new(device: &CudaDevice, observer: &Arc<dyn Observe>) -> Cuda {
+        Cuda {
+            cube: Cube {
+                device: device.clone(),
+            },
+            to: Arc::new(To {
+                device: device.clone(),
+                copies: Copies::new(device.to_id().index_id as i32, observer),
+                begun: Mutex::default(),
+            }),
+        }
+    }
+}
+
+impl Pieces for Cuda {
+    fn begin(&self, shape: &[usize], dtype: DType) -> Result<Box<dyn Fill>, Error> {
+        let tensor = self.cube.empty(shape, dtype)?;
+        let (binding, stream) = (tensor.handle.clone().binding(), StreamId::current());
+        let found = self.to.ask(move |server| {
+            let found = server.get_resource(binding, stream);
+            found.map(|found| found.resource().ptr)
+        })?;
+        let address = found.map_err(|error| self.cube.error(error))?;
+        let mut begun = self.to.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.all += 1;
+        Ok(Box::new(CudaFill {
+            tensor,
+            address,
+            begun: (stream, begun.all),
+            to: Arc::clone(&self.to),
+        }))
+    }
+
+    fn max_tensor_bytes(&self) -> u64 {
+        self.cube.max_tensor_bytes()
+    }
+
+    fn taken(&self) -> Result<(), Error> {
+        self.to.landed(self.to.copies.wait_for_all())
+    }
+
+    fn finish(&self) -> Result<(), Error> {
+        let taken = self.taken();
+        self.release_uploaded()?;
+        self.to.copies.release();
+        taken
+    }
+
+    /// CUDA's queue of host buffers to be dropped is emptied by a flush or a launch alone, and has two halves: the second flush waits
+    /// for what the first has marked, and frees it. A loop of uploads would otherwise keep the whole model on the host.
+    fn release_uploaded(&self) -> Result<(), Error> {
+        let client = CudaRuntime::client(&self.cube.device);
+        for _ in 0..2 {
+            client.flush().map_err(|error| self.cube.error(error))?;
+        }
+        Ok(())
+    }
+
+    fn quantised(
+        &self,
+        matrix: Quantised,
+        shape: &[usize],
+        scheme: QuantScheme,
+    ) -> Result<Box<dyn Any + Send>, Error> {
+        self.cube.quantised(matrix, shape, scheme)
+    }
+}
+
+impl To {
+    /// Asks CubeCL's thread, which owns the device, and waits no longer than it may take.
+    fn ask<T: Send + 'static>(
+        &self,
+        task: impl FnOnce(&mut Server) -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        let server = DeviceHandle::<Server>::new(self.device.to_id());
+        let (answer, answered) = sync_channel(1);
+        server.submit(move |server| drop(answer.send(task(server))));
+        server.flush_queue();
+        let lost = "CubeCL's thread could not do what it was asked for: the device is out of memory, or lost (it says more on \
+                    standard error)";
+        let answered = answered.recv_timeout(PATIENCE);
+        self.landed(answered.map_err(|error| match error {
+            RecvTimeoutError::Timeout => hangs(),
+            RecvTimeoutError::Disconnected => lost.to_owned(),
+        }))
+    }
+
+    /// Waits until the device has done what it was asked for before with the memory of the tensors begun so far: copies do not wait
+    /// for it, for they are in a stream of their own.
+    fn free(&self, (stream, number): (StreamId, u64)) -> Result<(), Error> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if begun
+            .free
+            .is_some_and(|(of, upto)| of == stream && number <= upto)
+        {
+            return Ok(());
+        }
+        let waiting = self.ask(move |server| server.sync(stream))?;
+        self.landed(self.copies.wait_until(waiting))?;
+        begun.free = Some((stream, begun.all));
+        Ok(())
+    }
+
+    fn landed<T>(&self, result: Result<T, String>) -> Result<T, Error> {
+        result.map_err(|reason| Error::device(&self.device, reason))
+    }
+}
+
+/// A device buffer, and the tensor that it will be.
+struct CudaFill {
+    tensor: CubeTensor<CudaRuntime>,
+    /// Where it lies on the device.
+    address: u64,
+    /// By which stream, and as which.
+    begun: (StreamId, u64),
+    to: Arc<To>,
+}
+
+impl Fill for CudaFill {
+    fn memory(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+
+    fn staging(&self, bytes: usize, all: Staging) -> Bytes {
+        self.to.copies.buffer(bytes, all.bytes)
+    }
+
+    fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error> {
+        let memory = &self.tensor.handle;
+        assert!(
+            offset_bytes + piece.len() as u64 <= memory.size_in_used(),
+            "a piece ends with its tensor"
+        );
+        self.to.free(self.begun)?;
+        // SAFETY: so many bytes lie there as the handle says, which is kept until they are copied.
+        let sent = unsafe {
+            let to = self.address + offset_bytes;
+            self.to.copies.send(to, piece, memory)
+        };
+        self.to.landed(sent)
+    }
+
+    fn finish(self: Box<Self>) -> Finished {
+        Finished::Device(Box::new(self.tensor))
+    }
+}
