@@ -42,9 +42,8 @@ fn by_experiment(rows: &[Row]) -> HashMap<&str, &Row> {
     rows.iter().map(|row| (&*row["experiment"], row)).collect()
 }
 
-/// What a manifest gives a load for pieces on their way, where it says nothing: eight pieces; and two more, for with
-/// many readers a little over eight were seen at once.
-const MOST_LOCKED: u64 = (16 << 20) + 2 * (2 << 20);
+/// What a manifest gives a load for pieces on their way, where it says nothing.
+const MOST_LOCKED: u64 = 16 << 20;
 
 fn use_of<'a>(command: &'a str, checkpoint: &'a str) -> [&'a str; 9] {
     [

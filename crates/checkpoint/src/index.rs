@@ -156,6 +156,25 @@ impl Checkpoint {
         })
     }
 
+    /// These of its tensors, or parts of them, under names of their own, and nothing else of it.
+    ///
+    /// # Errors
+    ///
+    /// If two of them have one name.
+    pub fn only(&self, tensors: Vec<TensorRange>) -> Result<Checkpoint, Error> {
+        let by_name = by_name(&self.path, &tensors)?;
+        Ok(Checkpoint {
+            path: self.path.clone(),
+            format: self.format,
+            tensors,
+            by_name,
+            others: Vec::new(),
+            others_by_name: HashMap::new(),
+            metadata: self.metadata.clone(),
+            shard: self.shard.clone(),
+        })
+    }
+
     /// The same checkpoint with other entries that are no weights: under other names, say, which their tensors get, too.
     pub fn with_others(self, mut others: Vec<Other>) -> Checkpoint {
         others.iter_mut().for_each(Other::name_tensor);

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use checkpoint::TensorRange;
+
 use crate::{Error, Load};
 
 /// An opened checkpoint: an index of its tensors. It holds no weights and no open file.
@@ -97,6 +99,19 @@ impl Checkpoint {
     /// What is in it, and where.
     pub fn index(&self) -> &checkpoint::Checkpoint {
         &self.index
+    }
+
+    /// These of its tensors, or parts of them, under names of their own: for who loads a model piece by piece. That its files have
+    /// not changed since it was opened is checked of this one, too.
+    ///
+    /// # Errors
+    ///
+    /// If two of them have one name.
+    pub fn only(&self, tensors: Vec<TensorRange>) -> Result<Checkpoint, Error> {
+        Ok(Checkpoint {
+            index: self.index.only(tensors)?,
+            files: Arc::clone(&self.files),
+        })
     }
 
     /// Loads it: say how, then [`Load::into`] what.

@@ -58,6 +58,14 @@ impl TensorSpec {
             |(name, path)| self.name.replace(name, path),
         )
     }
+
+    /// The path of the parameter within its layer ([`Gpt2::block_mut`](crate::Gpt2::block_mut)); `None` for what lies outside the
+    /// layers.
+    pub fn layer_path(&self) -> Option<String> {
+        let whole = self.module_path(0);
+        let path = whole.strip_prefix(&format!("trf_blocks.{}.", self.layer?))?;
+        Some(path.to_owned())
+    }
 }
 
 /// From a checkpoint's names to the paths of [`Gpt2`](crate::Gpt2)'s parameters, for Burn's own stores: regular

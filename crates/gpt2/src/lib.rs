@@ -26,5 +26,5 @@ mod variant;
 
 pub use config::{Config, InvalidSize, Size};
 pub use inventory::{Initial, MODULE_PATHS, TensorSpec};
-pub use model::{Gpt2, ShardMut, TensorMut};
+pub use model::{Block, Gpt2, ShardMut, TensorMut};
 pub use variant::{Activation, Epsilon, Variant};

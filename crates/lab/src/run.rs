@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Tensor, TensorData};
 use checkpoint::{Checkpoint, Dtype, Mapped, TensorRange};
@@ -34,6 +34,8 @@ pub struct Run<B: Platform> {
     pub device: B::Device,
     pub(crate) checkpoint: PathBuf,
     pub(crate) layouts: Layouts,
+    /// For layers that are loaded one by one.
+    pub(crate) opened: OnceLock<featherweight::Checkpoint>,
     pub(crate) max_tensor_bytes: Option<u64>,
     /// How tensors are filled there.
     pub place: Place<B>,
@@ -126,13 +128,38 @@ impl<B: Platform> Run<B> {
             }
         }
         let checkpoint = checkpoint.with_tensors(tensors)?.with_others(Vec::new());
-        let load = featherweight::Checkpoint::from(checkpoint).load();
+        Ok(self.loads(&checkpoint.into()))
+    }
+
+    /// As [`Run::load`], of one layer: apply it to [`Gpt2::block_mut`]. The checkpoint is opened for the first, and its index kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`Run::load`].
+    pub fn load_layer(&self, model: &mut Gpt2<B>, layer: usize) -> Result<Load, Error> {
+        let checkpoint = match self.opened.get() {
+            Some(checkpoint) => checkpoint,
+            None => {
+                let opened = self.open()?.into();
+                self.opened.get_or_init(|| opened)
+            }
+        };
+        let mut tensors = Vec::new();
+        for parameter in model.layer_mut(&self.config, layer) {
+            let spec = &parameter.spec;
+            let mut tensor = checkpoint.index().tensor(&spec.name, &spec.shape)?.clone();
+            tensor.name = spec.layer_path().unwrap_or(tensor.name);
+            tensors.push(tensor);
+        }
+        Ok(self.loads(&checkpoint.only(tensors)?))
+    }
+
+    fn loads(&self, checkpoint: &featherweight::Checkpoint) -> Load {
         // As it lies there: GPT-2's layers here are as PyTorch has them.
-        Ok(load
-            .with_from_adapter(IdentityAdapter)
-            .allow_partial(true)
+        let load = checkpoint.load().with_from_adapter(IdentityAdapter);
+        load.allow_partial(true)
             .staging_bytes(self.tuning.staging_bytes as usize)
-            .observed(self.observed.clone()))
+            .observed(self.observed.clone())
     }
 
     /// What the checkpoint calls a tensor of the model; the model's own name where it does not tell.

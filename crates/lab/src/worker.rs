@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use burn::tensor::backend::BackendTypes;
@@ -177,6 +177,7 @@ pub(crate) fn run_of<B: Platform>(
         device,
         checkpoint: spec.checkpoint.clone(),
         layouts: Layouts::of(&spec.reading)?,
+        opened: OnceLock::new(),
         observed,
     };
     run.observed.start(recorder());

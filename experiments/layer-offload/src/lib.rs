@@ -53,15 +53,17 @@ impl Experiment for LayerOffload {
             return Ok(());
         }
         run.enter(Phase::Drop);
-        for changing in resident(&run.tuning) - 1..run.config.layers {
-            if is_there(model, changing) {
-                for parameter in model.layer_mut(&run.config, changing) {
-                    parameter.release();
-                }
+        // At most one of those that change is there: most likely the one before.
+        let changing = resident(&run.tuning) - 1..run.config.layers;
+        let before = (changing.start..layer).rev();
+        let behind = (layer + 1..changing.end).rev();
+        if let Some(there) = before.chain(behind).find(|&other| is_there(model, other)) {
+            for parameter in model.layer_mut(&run.config, there) {
+                parameter.release();
             }
         }
-        let load = run.load_only(model, |spec| spec.layer == Some(layer))?;
-        load.streamed().apply(model)?;
+        let load = run.load_layer(model, layer)?;
+        load.streamed().apply(model.block_mut(layer))?;
         Ok(())
     }
 }

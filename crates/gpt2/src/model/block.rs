@@ -10,8 +10,9 @@ use super::layers::{LayerNorm, Specs, StoredLinear};
 use super::slots::Slots;
 use crate::{Activation, Config};
 
+/// A layer.
 #[derive(Module, Debug)]
-pub(super) struct Block<B: Backend> {
+pub struct Block<B: Backend> {
     attention: Attention<B>,
     widen: StoredLinear<B>,
     narrow: StoredLinear<B>,
@@ -23,7 +24,7 @@ pub(super) struct Block<B: Backend> {
 
 impl<B: Backend> Block<B> {
     /// That of a layer; they count from 0.
-    pub fn lazy(specs: &mut Specs<'_, B>, config: &Config, layer: usize) -> Self {
+    pub(super) fn lazy(specs: &mut Specs<'_, B>, config: &Config, layer: usize) -> Self {
         let variant = &config.variant;
         Block {
             attention: Attention::lazy(specs, config, layer),
@@ -35,7 +36,7 @@ impl<B: Backend> Block<B> {
         }
     }
 
-    pub fn slots<'m>(&'m mut self, slots: &mut Slots<'m, B>) {
+    pub(super) fn slots<'m>(&'m mut self, slots: &mut Slots<'m, B>) {
         self.attention.slots(slots);
         slots.linear(&mut self.widen);
         slots.linear(&mut self.narrow);

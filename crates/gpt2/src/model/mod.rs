@@ -12,7 +12,7 @@ use burn::tensor::{Int, Tensor};
 use crate::Config;
 #[cfg(doc)]
 use crate::TensorSpec;
-use block::Block;
+pub use block::Block;
 use layers::{LayerNorm, Matrix, RowSharded, Specs, rows_of};
 pub use slots::{ShardMut, TensorMut};
 use slots::{Slot, Slots};
@@ -119,6 +119,15 @@ impl<B: Backend> Gpt2<B> {
         let mut slots = Slots::default();
         self.trf_blocks[layer].slots(&mut slots);
         slots.join(config.layer_tensors(layer))
+    }
+
+    /// One layer, a module of its own: [`TensorSpec::layer_path`] tells its parameters' paths.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such layer.
+    pub fn block_mut(&mut self, layer: usize) -> &mut Block<B> {
+        &mut self.trf_blocks[layer]
     }
 
     /// The tensors outside of the layers: see [`Gpt2::tensors_mut`].
