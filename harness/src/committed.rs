@@ -232,22 +232,30 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))
 }
 
-/// The links of README.md, of the experiments' and of the committed reports that lead nowhere, each with the file it stands in.
+/// What README.md, those of crates, experiments and examples, and the committed reports say of files that are not there, each with
+/// the file it stands in.
 pub fn broken_links(root: &Path) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
     let reports = places(root)
         .into_iter()
         .map(|place| place.results(root).join("report.md"));
     let mut broken = Vec::new();
-    let experiments = subfolders(&root.join("experiments")).into_iter();
+    let folders = ["crates", "experiments", "examples"].map(|folder| root.join(folder));
+    let inner = folders.iter().flat_map(|folder| subfolders(folder));
+    let inner: Vec<PathBuf> = inner.collect();
+    let folders = inner.iter().chain(&folders).map(PathBuf::as_path);
     for file in reports
-        .chain(experiments.map(|folder| folder.join(readme::FILE)))
-        .chain([root.join(readme::FILE)])
+        .chain(
+            folders
+                .chain([root])
+                .map(|folder| folder.join(readme::FILE)),
+        )
         .filter(|file| file.exists())
     {
         let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let folder = file.parent().unwrap_or(root);
         let shown = file.strip_prefix(root).unwrap_or(&file).to_owned();
         let links = crate::links::broken(&text, folder).into_iter();
+        let links = links.chain(crate::links::missing_sources(&text, root));
         broken.extend(links.map(|link| (shown.clone(), link)));
     }
     Ok(broken)

@@ -1,4 +1,4 @@
-//! The links and pictures of a Markdown file that lead to files beside it.
+//! What a Markdown file says of files: its links and pictures that lead to files beside it, and the sources that it names.
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +24,33 @@ pub fn broken(text: &str, folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Where the checkout's sources lie, which texts name in code (`crates/…`).
+const SOURCES: [&str; 6] = [
+    "crates",
+    "examples",
+    "experiments",
+    "fuzz",
+    "harness",
+    "scripts",
+];
+
+/// Those sources named in code that are not there, seen from the checkout.
+pub fn missing_sources(text: &str, root: &Path) -> Vec<PathBuf> {
+    let named = Parser::new(text).filter_map(|event| match event {
+        Event::Code(code) => Some(code),
+        _ => None,
+    });
+    let is_source = |code: &str| {
+        let is_path = |one: char| one.is_alphanumeric() || "/._-".contains(one);
+        let parts = code.split_once('/');
+        parts.is_some_and(|(first, _)| SOURCES.contains(&first)) && code.chars().all(is_path)
+    };
+    named
+        .filter(|code| is_source(code) && !root.join(&**code).exists())
+        .map(|code| PathBuf::from(&*code))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +63,14 @@ mod tests {
                     ![f](gone.svg) [g](no/such/folder) `[h](code)`";
         let expected = ["gone.svg", "no/such/folder"].map(PathBuf::from);
         assert_eq!(broken(text, folder.path()), expected);
+    }
+
+    #[test]
+    fn a_source_that_a_text_names_and_that_is_gone_is_found_and_other_code_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("crates/there/src")).unwrap();
+        let text = "`crates/there` `crates/there/src/gone.rs` `crates/NAME/src: x` `a/b` `target/release/harness` crates/not/code";
+        let expected = [PathBuf::from("crates/there/src/gone.rs")];
+        assert_eq!(missing_sources(text, root.path()), expected);
     }
 }

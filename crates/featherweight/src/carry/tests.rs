@@ -57,7 +57,7 @@ impl Fill for Simulated {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Finished {
+    fn finish(self: Box<Self>) -> Result<Finished, Error> {
         unreachable!("nobody asks")
     }
 }

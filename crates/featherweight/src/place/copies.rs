@@ -172,12 +172,12 @@ impl Copies {
         }
     }
 
-    /// Has a piece copied to this address on the device.
+    /// Has a piece copied to this address on the device: the number of the copy.
     ///
     /// # Safety
     ///
     /// There must be so many bytes of memory, for as long as the handle lives.
-    pub unsafe fn send(&self, to: u64, piece: Bytes, memory: &Handle) -> Result<(), String> {
+    pub unsafe fn send(&self, to: u64, piece: Bytes, memory: &Handle) -> Result<u64, String> {
         self.landing.check()?;
         self.with_threads(|threads| {
             let mut in_flight = self.in_flight();
@@ -192,7 +192,9 @@ impl Copies {
                 from: piece,
                 _to: memory.clone(),
             });
-            threads.begin.send(begin).map_err(gone)
+            let number = begin.number;
+            threads.begin.send(begin).map_err(gone)?;
+            Ok(number)
         })
     }
 
@@ -210,13 +212,15 @@ impl Copies {
         }
     }
 
+    /// Waits until this copy is made, and with it those before it.
+    pub fn wait_for(&self, number: u64) -> Result<(), String> {
+        self.landing.wait_for(number)
+    }
+
     /// Waits until every copy is made.
     pub fn wait_for_all(&self) -> Result<(), String> {
         let last = self.in_flight().back().map(|copy| copy.number);
-        match last {
-            Some(last) => self.landing.wait_for(last)?,
-            None => self.landing.check()?,
-        }
+        self.wait_for(last.unwrap_or(0))?;
         self.let_go();
         Ok(())
     }

@@ -77,6 +77,7 @@ impl Pieces for Cuda {
             tensor,
             address,
             begun: (stream, begun.all),
+            last: 0,
             to: Arc::clone(&self.to),
         }))
     }
@@ -163,6 +164,8 @@ struct CudaFill {
     address: u64,
     /// By which stream, and as which.
     begun: (StreamId, u64),
+    /// The number of its last copy.
+    last: u64,
     to: Arc<To>,
 }
 
@@ -187,10 +190,13 @@ impl Fill for CudaFill {
             let to = self.address + offset_bytes;
             self.to.copies.send(to, piece, memory)
         };
-        self.to.landed(sent)
+        self.last = self.to.landed(sent)?;
+        Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Finished {
-        Finished::Device(Box::new(self.tensor))
+    fn finish(self: Box<Self>) -> Result<Finished, Error> {
+        // What computes with it does not wait for copies in another stream.
+        self.to.landed(self.to.copies.wait_for(self.last))?;
+        Ok(Finished::Device(Box::new(self.tensor)))
     }
 }

@@ -39,8 +39,8 @@ impl Fill for HostFill {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Finished {
-        Finished::Host(self.memory)
+    fn finish(self: Box<Self>) -> Result<Finished, Error> {
+        Ok(Finished::Host(self.memory))
     }
 }
 

@@ -55,8 +55,12 @@ pub trait Fill: Send {
     /// If the device reports one, be it of a write before.
     fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error>;
 
-    /// The memory as what a tensor is made of.
-    fn finish(self: Box<Self>) -> Finished;
+    /// The memory as what a tensor is made of, once its pieces are copied, or before whatever the device is asked for next.
+    ///
+    /// # Errors
+    ///
+    /// If the device reports one.
+    fn finish(self: Box<Self>) -> Result<Finished, Error>;
 }
 
 /// Memory that is filled.
@@ -298,9 +302,9 @@ impl<B: Backend> Filling<B> {
     ///
     /// # Errors
     ///
-    /// If the backend's type is not what it was found to be: a fault of the library's.
+    /// If the device reports an error of a piece; or the backend's type is not what it was found to be: a fault of the library's.
     pub fn into_float<const D: usize>(self) -> Result<Tensor<B, D>, Error> {
-        match self.fill.finish() {
+        match self.fill.finish()? {
             Finished::Host(bytes) => {
                 let data = TensorData::from_bytes(bytes, self.shape, self.dtype);
                 Ok(Tensor::from_data(data, (&self.device, self.dtype)))
@@ -315,7 +319,7 @@ impl<B: Backend> Filling<B> {
     ///
     /// As [`Filling::into_float`].
     pub fn into_int<const D: usize>(self) -> Result<Tensor<B, D, Int>, Error> {
-        match self.fill.finish() {
+        match self.fill.finish()? {
             Finished::Host(bytes) => {
                 let data = TensorData::from_bytes(bytes, self.shape, self.dtype);
                 Ok(Tensor::from_data(data, (&self.device, self.dtype)))
@@ -330,7 +334,7 @@ impl<B: Backend> Filling<B> {
     ///
     /// As [`Filling::into_float`].
     pub fn into_bool<const D: usize>(self) -> Result<Tensor<B, D, Bool>, Error> {
-        match self.fill.finish() {
+        match self.fill.finish()? {
             Finished::Host(bytes) => {
                 let data = TensorData::from_bytes(bytes, self.shape, self.dtype);
                 Ok(Tensor::from_data(data, (&self.device, self.dtype)))

@@ -86,6 +86,10 @@ pub(super) fn of<B: Backend>(
 }
 
 #[cfg(feature = "cubecl")]
+#[cfg_attr(
+    not(feature = "fusion"),
+    expect(clippy::extra_unused_type_parameters, reason = "nothing fuses")
+)]
 fn is_fused<B: Backend, R: burn_cubecl::CubeRuntime>() -> bool {
     #[cfg(feature = "fusion")]
     return is::<B, burn_fusion::FusionTensor<burn_cubecl::fusion::FusionCubeRuntime<R>>>();

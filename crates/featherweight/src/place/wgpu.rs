@@ -216,7 +216,7 @@ impl Fill for WgpuFill {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Finished {
-        Finished::Device(Box::new(self.tensor))
+    fn finish(self: Box<Self>) -> Result<Finished, Error> {
+        Ok(Finished::Device(Box::new(self.tensor)))
     }
 }
