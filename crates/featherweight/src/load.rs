@@ -61,7 +61,7 @@ impl Load {
     }
 
     /// Several threads read at once: what a copy on the host pays for is the first touch of its memory, and they pay for it at
-    /// the same time. Past 1024 there are no more.
+    /// the same time. Past 128 there are no more.
     pub fn parallel(self, threads: usize) -> Load {
         self.carried_by(Carrier::Threads {
             threads,

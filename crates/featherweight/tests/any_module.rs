@@ -46,12 +46,12 @@ fn every_carrier_loads_the_same_into_lazy_and_initialised_modules() {
     );
     let checkpoint = open(&path).unwrap();
     for how in ["streamed", "parallel", "direct", "uring", "mapped"] {
-        for is_lazy in [true, false] {
+        for (is_lazy, staging_bytes) in [(true, 16 << 20), (false, 1)] {
             let module = match is_lazy {
                 true => Everything::<Flex>::lazy(&device()),
                 false => Everything::<Flex>::initialised(&device()),
             };
-            let load = checkpoint.load().verified();
+            let load = checkpoint.load().verified().staging_bytes(staging_bytes);
             let load = match how {
                 "streamed" => load.streamed(),
                 "parallel" => load.parallel(3),

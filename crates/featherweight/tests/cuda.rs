@@ -72,7 +72,8 @@ fn main() {
     }
     run!(
         lean::the_host_holds_little_and_the_device_the_model_once_plain_fused_and_under_autodiff,
-        every_parameter_arrives_plain_under_fusion_and_under_autodiff_of_both
+        every_parameter_arrives_plain_under_fusion_and_under_autodiff_of_both,
+        every_carrier_brings_the_same_whatever_the_staging
     );
 }
 
@@ -110,6 +111,43 @@ fn every_parameter_arrives_plain_under_fusion_and_under_autodiff_of_both(device:
     loads_everything::<Fused>(device);
     loads_everything::<Autodiff<Plain>>(device);
     loads_everything::<Autodiff<Fused>>(device);
+}
+
+/// Into tensors whose rows end anywhere, from another thread as well.
+fn every_carrier_brings_the_same_whatever_the_staging(device: &Gpu) {
+    let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let mut tensors = std::collections::BTreeMap::new();
+    tensors.insert("one".to_owned(), common::f32s("one", &[LARGE + 1]));
+    let path = write(&folder.path().join("m"), Format::Safetensors, &tensors);
+    let checkpoint = open(&path).unwrap();
+    for staging_bytes in [1, 100_000, 1 << 20, 1 << 40] {
+        for how in ["streamed", "parallel", "direct", "uring", "aside"] {
+            let load = checkpoint.load().staging_bytes(staging_bytes);
+            let load = match how {
+                "parallel" => load.parallel(3),
+                "direct" => load.parallel_direct(2),
+                "uring" => load.uring(4),
+                _ => load.streamed(),
+            };
+            let one = burn::module::Initializer::Zeros.init([LARGE + 1], device);
+            let into = || load.into(Large::<Plain> { one });
+            let loaded = match how {
+                "aside" => std::thread::scope(|scope| scope.spawn(into).join().unwrap()),
+                _ => into(),
+            };
+            match loaded {
+                Ok((module, _)) => {
+                    let data = module.one.val().into_data();
+                    assert!(*data.bytes == *tensors["one"].2, "{how} {staging_bytes}");
+                }
+                Err(Error::NoUring { reason }) => eprintln!("skipped: {reason}"),
+                Err(Error::Checkpoint(checkpoint::Error::NoDirectIo { .. })) => {
+                    eprintln!("skipped: no direct I/O");
+                }
+                Err(error) => panic!("{how} {staging_bytes}: {error}"),
+            }
+        }
+    }
 }
 
 /// The driver's error sticks somewhere in the load: it is an error of the library's, soon, and never a model.

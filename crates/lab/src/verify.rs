@@ -83,12 +83,13 @@ pub(crate) fn casts<B: Platform>(
 
 /// Reads every parameter back, as floats, and compares it with the checkpoint's: matrices to half a step of the block
 /// that an element is in (or, where the checkpoint is quantised itself, with what it stands for), vectors to the bit.
-/// `dtype` is that of the floats.
+/// `dtype` is that of the floats. Whether the device `computes`: else the host makes floats of what lies there.
 pub(crate) fn quantised<B: Platform>(
     model: &mut Gpt2<B>,
     config: &Config,
     checkpoint: &Checkpoint,
     dtype: Dtype,
+    computes: bool,
     bring: &mut BringLayer<'_, B>,
 ) -> Result<(), Error> {
     for_each_tensor(model, config, bring, |tensor| {
@@ -101,14 +102,26 @@ pub(crate) fn quantised<B: Platform>(
         let rows_per_step = ((1 << 20) / columns).max(1);
         for shard in &tensor.shards {
             let mut found: Vec<f32> = Vec::new();
-            B::read_back(shard.value(), &mut |piece| {
-                extend_as_f32(&mut found, dtype, piece);
-            })?;
+            match shard.quantised() {
+                Some(held) if !computes => {
+                    let held = held.map_err(|error| {
+                        let reason = format!("parameter `{name}` cannot be read back: {error:?}");
+                        Error::Verification(reason)
+                    })?;
+                    found.extend(floats_of(&held.bytes, shard.rows.len() * columns, block));
+                }
+                _ => B::read_back(shard.value(), &mut |piece| {
+                    extend_as_f32(&mut found, dtype, piece);
+                })?,
+            }
             let mut found = &found[..];
             for start in shard.rows.clone().step_by(rows_per_step) {
                 let rows = start..shard.rows.end.min(start + rows_per_step);
                 let expected = Expected::read(checkpoint, source, rows, block, dtype)?;
-                let (here, rest) = found.split_at(expected.floats.len());
+                let Some((here, rest)) = found.split_at_checked(expected.floats.len()) else {
+                    let reason = format!("parameter `{name}` holds fewer values than it has");
+                    return Err(Error::Verification(reason));
+                };
                 expected.compare(here, block).map_err(|(found, wanted)| {
                     Error::Verification(format!(
                         "parameter `{name}` has {found} where the checkpoint has {wanted}: more than its \
@@ -119,6 +132,19 @@ pub(crate) fn quantised<B: Platform>(
             }
         }
         Ok(())
+    })
+}
+
+/// What so many quantised values stand for; their blocks' scales lie behind them.
+fn floats_of(held: &[u8], elements: usize, block: usize) -> impl Iterator<Item = f32> {
+    let (values, scales) = held.split_at(elements.min(held.len()));
+    let (scales, _) = scales.as_chunks::<4>();
+    let blocks = values.chunks(block).zip(scales);
+    blocks.flat_map(|(values, &scale)| {
+        let scale = f32::from_le_bytes(scale);
+        values
+            .iter()
+            .map(move |&value| f32::from(value.cast_signed()) * scale)
     })
 }
 

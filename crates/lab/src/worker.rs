@@ -383,9 +383,8 @@ impl<B: Platform> Verification<'_, B> {
         if !E::IS_YARDSTICK {
             self.check_device::<E>(peaks)?;
             let computes = !B::is_simulated(&run.device);
-            // Kernels write initial weights, and make floats of what is quantised.
-            let needs_kernels = E::READS == Reads::Nothing || self.kept == Kept::Quantised;
-            let parameters = match computes || !needs_kernels {
+            // Kernels write initial weights.
+            let parameters = match computes || E::READS != Reads::Nothing {
                 true => Some(self.check_parameters::<E>()?),
                 false => None,
             };
@@ -444,7 +443,15 @@ impl<B: Platform> Verification<'_, B> {
             }
             Kept::Quantised => {
                 let checkpoint = run.open()?;
-                verify::quantised(model, &spec.config, &checkpoint, spec.dtype, bring)?;
+                let computes = !B::is_simulated(&run.device);
+                verify::quantised(
+                    model,
+                    &spec.config,
+                    &checkpoint,
+                    spec.dtype,
+                    computes,
+                    bring,
+                )?;
                 Ok(Compared::Rounded)
             }
         }

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use burn::module::{Param, ParamId};
-use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::{Backend, ExecutionError};
+use burn::tensor::{DType, Tensor, TensorData};
 
 use super::layers::{LayerNorm, Matrix, RowSharded, StoredLinear, Vector, lazy_param, rows_of};
 use crate::{Initial, TensorSpec};
@@ -166,6 +166,22 @@ impl<B: Backend> ShardMut<'_, B> {
         match &self.slot {
             Slot::Vector(param) => param.val(),
             Slot::Matrix(param) => flat(rows_of(param)),
+        }
+    }
+
+    /// What a quantised matrix holds, as it lies there: a byte for each value, row after row, and behind them the blocks' scales in
+    /// f32. `None` where the parameter is not quantised.
+    ///
+    /// # Errors
+    ///
+    /// If the device cannot be read.
+    pub fn quantised(&self) -> Option<Result<TensorData, ExecutionError>> {
+        match &self.slot {
+            Slot::Matrix(param) => {
+                let value = param.val();
+                matches!(value.dtype(), DType::QFloat(_)).then(|| value.try_into_data())
+            }
+            Slot::Vector(_) => None,
         }
     }
 
