@@ -27,7 +27,7 @@ impl Executor {
     /// Workers are this very program.
     pub fn new(timeout_seconds: u64, caps: HostCaps) -> std::io::Result<Executor> {
         Ok(Executor {
-            program: std::env::current_exe()?,
+            program: crate::program::own()?,
             timeout: Duration::from_secs(timeout_seconds),
             caps,
         })

@@ -38,6 +38,7 @@ mod manifest;
 mod number;
 mod plan;
 mod presentation;
+mod program;
 mod progress;
 mod readme;
 mod record;

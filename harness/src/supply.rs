@@ -110,7 +110,7 @@ pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
     // Another harness may clear away what is half written there, or write it itself.
     let _held = ready.hold().map_err(|error| format!("{error:#}"))?;
     if !path.exists() {
-        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let program = crate::program::own().map_err(|error| error.to_string())?;
         let (checkpoint, reading) = ready.weights(format);
         let mut command = std::process::Command::new(program);
         command

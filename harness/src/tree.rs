@@ -154,7 +154,7 @@ fn program_in(root: Option<&Path>, program: &str) -> PathBuf {
 
 #[cfg(target_os = "linux")]
 fn start_of(program: &Path, arguments: &[String], told: &Path) -> io::Result<Command> {
-    let mut guard = Command::new(std::env::current_exe()?);
+    let mut guard = Command::new(crate::program::own()?);
     guard
         .args([
             "guard",

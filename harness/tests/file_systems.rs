@@ -118,3 +118,39 @@ fn a_file_system_that_keeps_nothing_in_memory_is_told_so_and_is_not_short_memory
         }
     }
 }
+
+#[test]
+fn without_proc_or_cgroups_a_run_is_made_and_what_they_would_tell_is_empty() {
+    for hidden in ["/proc", "/sys/fs/cgroup"] {
+        let place = Place::new();
+        let text = format!(
+            "[matrix]\nexperiments = ['streamed', 'mmap-zero-copy']\nsizes = ['{SIZE}']\ndevices = ['flex']\nrepeats = 1\n"
+        );
+        place.write("m.toml", &text);
+        let script = format!("mount -t tmpfs none {hidden} || exit 77; exec \"$@\"");
+        let program = env!("CARGO_BIN_EXE_harness");
+        let output = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script, "sh", program])
+            .args(["run", "m.toml", "--out", "out"])
+            .current_dir(place.path())
+            .output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.code() == Some(77) || said.starts_with("unshare:") {
+            eprintln!("skipped: nothing can be hidden from a program here: {said}");
+            return;
+        }
+        assert!(output.status.success(), "{hidden}: {said}");
+        let rows = place.rows();
+        assert_eq!(rows.len(), 2);
+        for row in &rows {
+            assert_eq!(row["status"], "ok", "{hidden}: {}", row["reason"]);
+            assert_ne!(row["host_heap_peak_bytes"], "");
+            assert_eq!(
+                row["host_rss_peak_bytes"].is_empty(),
+                hidden == "/proc",
+                "{hidden}"
+            );
+        }
+    }
+}

@@ -19,7 +19,7 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// Makes `to`, of this format, of the plain checkpoint `from`: in another process.
 pub fn in_a_process(from: &Path, size: Size, format: Format, to: &Path) -> anyhow::Result<()> {
-    let output = Command::new(std::env::current_exe()?)
+    let output = Command::new(crate::program::own()?)
         .arg("derive")
         .arg("--checkpoint")
         .arg(from)
