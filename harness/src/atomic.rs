@@ -48,7 +48,12 @@ pub fn open_in_place(path: &Path) -> std::io::Result<File> {
         use std::os::unix::fs::OpenOptionsExt;
         options.custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
     }
-    options.open(path)
+    let file = options.open(path)?;
+    // To read a pipe would wait for whoever writes to it.
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -37,9 +37,15 @@ impl Canvas {
 
     /// Writes `path.svg`, and `path.png` where that is built in.
     pub fn save(self, path: &Path) -> anyhow::Result<()> {
-        write(&path.with_extension("svg"), self.with_font().as_bytes())?;
+        write(
+            &path.with_added_extension("svg"),
+            self.with_font().as_bytes(),
+        )?;
         #[cfg(feature = "png")]
-        write(&path.with_extension("png"), &super::png::encode(&self)?)?;
+        write(
+            &path.with_added_extension("png"),
+            &super::png::encode(&self)?,
+        )?;
         Ok(())
     }
 
@@ -76,10 +82,11 @@ mod tests {
     #[test]
     fn a_chart_is_saved_as_svg_with_its_font_inside() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("chart");
+        // A size may have a dot in it.
+        let path = folder.path().join("chart-eps0.001");
         let canvas = Canvas::draw(200, 80, |pen| pen.title("Peak", "of it"));
         canvas.unwrap().save(&path).unwrap();
-        let svg = std::fs::read_to_string(path.with_extension("svg")).unwrap();
+        let svg = std::fs::read_to_string(path.with_added_extension("svg")).unwrap();
         assert!(svg.contains("font/woff2;base64,") && svg.contains("Peak"));
     }
 }
