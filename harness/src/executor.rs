@@ -1,6 +1,5 @@
 //! Starts a worker, waits for it, and turns however it ended into an outcome.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -9,9 +8,10 @@ use lab::{Outcome, Status};
 use meter::{Cgroup, HostCaps, LastWords, machine_oom_kills};
 
 use crate::autopsy::Remains;
+use crate::bounded::{self, Listener};
 use crate::external::{Answer, External, Request};
 use crate::worker::Specification;
-use crate::{bounded, interrupt, machine, scratch};
+use crate::{interrupt, machine, scratch};
 
 /// An outcome is a line of less: its timeline has a sample for each few milliseconds.
 const OUTCOME_BYTES: usize = 256 << 20;
@@ -98,11 +98,10 @@ impl Executor {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let oom_kills_before = machine_oom_kills();
         let mut child = command.spawn()?;
-        let stdout = drain(child.stdout.take(), OUTCOME_BYTES);
-        let stderr = drain(child.stderr.take(), bounded::TAIL_BYTES);
+        let stdout = Listener::of(child.stdout.take(), OUTCOME_BYTES);
+        let stderr = Listener::of(child.stderr.take(), bounded::TAIL_BYTES);
         let ended = wait(&mut child, self.timeout)?;
-        let stdout = stdout.join().unwrap_or_default();
-        let stderr = stderr.join().unwrap_or_default();
+        let (stdout, stderr) = (stdout.said(), stderr.said());
         let status = match ended {
             Waited::Interrupted => return Ok(None),
             Waited::TimedOut => None,
@@ -153,9 +152,4 @@ fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Waited> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// Reads a pipe to its end in a thread, so that a talkative worker is never blocked, and keeps its last bytes.
-fn drain(pipe: Option<impl Read + Send + 'static>, most: usize) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || pipe.map_or(String::new(), |pipe| bounded::tail(pipe, most)))
 }

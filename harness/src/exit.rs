@@ -65,6 +65,10 @@ pub const CODES: &str = "Exit codes:
   5    compare: a peak grew beyond the tolerance, a load takes longer, or a run no longer ends well
   130  interrupted; what was recorded stays, and --resume goes on from it";
 
+/// What names are quoted in may be as long as a file wants.
+const MOST_LINE_BYTES: usize = 8 << 10;
+const MOST_MESSAGE_BYTES: usize = 64 << 10;
+
 /// Prints an error, and chooses the exit code.
 pub fn report(result: anyhow::Result<()>) -> ExitCode {
     match result.and_then(|()| say::check()) {
@@ -72,8 +76,12 @@ pub fn report(result: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             let message = message(&error);
             // The names of files and of what is in them are anybody's: a terminal is to obey none.
-            let lines: Vec<String> = message.lines().map(checkpoint::escaped).collect();
-            eprintln!("error: {}", lines.join("\n"));
+            let lines = message.lines().map(checkpoint::escaped);
+            let lines: Vec<String> = lines
+                .map(|line| checkpoint::cut(&line, MOST_LINE_BYTES))
+                .collect();
+            let message = checkpoint::cut(&lines.join("\n"), MOST_MESSAGE_BYTES);
+            eprintln!("error: {message}");
             ExitCode::from(error.downcast_ref::<Ended>().map_or(1, Ended::code))
         }
     }

@@ -107,7 +107,12 @@ impl Tree {
     /// How the command ended, where it has: all that it started is gone then, too.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
-        self.is_ended |= status.is_some();
+        if status.is_some() && !self.is_ended {
+            self.is_ended = true;
+            // What a guard that was killed has left is the harness's own now.
+            #[cfg(target_os = "linux")]
+            crate::guard::end_descendants(&self.before, None);
+        }
         Ok(status)
     }
 
@@ -128,12 +133,9 @@ impl Tree {
             }
         }
         self.child.kill()?;
-        let status = self.child.wait();
-        self.is_ended = true;
-        // What a guard that was killed has left is the harness's own now.
-        #[cfg(target_os = "linux")]
-        crate::guard::end_descendants(&self.before, None);
-        status
+        self.child.wait()?;
+        self.try_wait()?
+            .ok_or_else(|| io::Error::other("its guard is still there"))
     }
 }
 

@@ -99,14 +99,30 @@ impl Error {
     pub(crate) fn invalid(path: &Path, reason: impl Into<String>) -> Error {
         Error::Invalid {
             path: path.to_owned(),
-            reason: escaped(&reason.into()),
+            reason: cut(&escaped(&reason.into()), MOST_REASON_BYTES),
         }
     }
 }
 
+/// Whoever reads a message reads no more of it.
+const MOST_REASON_BYTES: usize = 4096;
+/// The same of one name in it.
+const MOST_QUOTED_BYTES: usize = 1024;
+
 /// A name as messages show it.
 pub fn quoted(name: &str) -> String {
-    format!("`{}`", escaped(name))
+    format!("`{}`", cut(&escaped(name), MOST_QUOTED_BYTES))
+}
+
+/// The first so many bytes of a text, and that it was cut where it was.
+pub fn cut(text: &str, most_bytes: usize) -> String {
+    match text.len() <= most_bytes {
+        true => text.to_owned(),
+        false => {
+            let end = text.floor_char_boundary(most_bytes);
+            format!("{} … ({} bytes were cut)", &text[..end], text.len() - end)
+        }
+    }
 }
 
 /// Names in files may have newlines and a terminal's codes in them: shown as they are, they forge what is said, or hide it.
@@ -218,5 +234,16 @@ fn unreadable(entries: usize, first: &Other) -> String {
             "{} {reason} (and none of the other {more} can be read)",
             quoted(name)
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_letters() {
+        assert_eq!(cut("äöü", 6), "äöü");
+        assert_eq!(cut("äöü", 3), "ä … (4 bytes were cut)");
     }
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use crate::foreign::{self, Foreign};
 use crate::format::{Other, Shard};
-use crate::{Access, Digest, Dtype, Error, Format, Hasher, Reader, Unreadable, file};
+use crate::{Access, Digest, Dtype, Error, Format, Hasher, Reader, Unreadable, file, quoted};
+
+/// No module has a parameter with a longer path, and messages quote names.
+const MOST_NAME_BYTES: usize = 4096;
 
 /// An opened checkpoint: its tensors as ranges of bytes. Holds no weights and no open file.
 #[derive(Debug, Clone)]
@@ -90,6 +93,16 @@ impl Checkpoint {
         let path = &whole_in(path);
         let format = Format::detect(path)?;
         let mut found = format.read_index(path, key)?;
+        let tensors = found.tensors.iter().map(|tensor| &*tensor.name);
+        let mut names = tensors.chain(found.others.iter().map(|other| &*other.name));
+        if let Some(name) = names.find(|name| name.len() > MOST_NAME_BYTES) {
+            let reason = format!(
+                "has an entry whose name has {} bytes, and at most {MOST_NAME_BYTES} are read: it begins with {}",
+                name.len(),
+                quoted(&name[..name.floor_char_boundary(64)])
+            );
+            return Err(Error::invalid(path, reason));
+        }
         found.tensors.iter().try_for_each(TensorRange::check)?;
         found.others.iter_mut().for_each(Other::check);
         let by_name = by_name(path, &found.tensors)?;

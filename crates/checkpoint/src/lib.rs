@@ -47,7 +47,7 @@ mod write;
 
 pub use digest::{Digest, Hasher};
 pub use dtype::Dtype;
-pub use error::{Error, Holds, StateDictAt, escaped, is_shown, quoted};
+pub use error::{Error, Holds, StateDictAt, cut, escaped, is_shown, quoted};
 pub use file::Special;
 pub use foreign::{Foreign, is_of_adapter};
 pub use format::{Format, Other, Shard, Unreadable};

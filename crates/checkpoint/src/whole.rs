@@ -11,18 +11,18 @@ use crate::{Error, file};
 ///
 /// If it cannot be read, is larger, or is no regular file, but a pipe or a device, which may have no end.
 pub fn read_whole(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
-    let (file, _) = file::open(path)?;
+    let (file, length) = file::open(path)?;
     let mut bytes = Vec::new();
-    // Not by its length alone, for it may grow meanwhile.
-    let read = file.take(max_bytes + 1).read_to_end(&mut bytes);
-    read.map_err(Error::io(path, "read"))?;
-    match bytes.len() as u64 <= max_bytes {
-        true => Ok(bytes),
-        false => {
-            let reason = format!("is larger than the {max_bytes} bytes that such a file may have");
-            Err(Error::invalid(path, reason))
+    if length <= max_bytes {
+        // Not by its length alone, for it may grow meanwhile.
+        let read = file.take(max_bytes + 1).read_to_end(&mut bytes);
+        read.map_err(Error::io(path, "read"))?;
+        if bytes.len() as u64 <= max_bytes {
+            return Ok(bytes);
         }
     }
+    let reason = format!("is larger than the {max_bytes} bytes that such a file may have");
+    Err(Error::invalid(path, reason))
 }
 
 /// The same of a text.

@@ -3,14 +3,14 @@
 use std::io::{BufReader, Write};
 use std::process::{ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lab::Status;
 use serde::Deserialize;
 
+use crate::bounded::{self, Listener};
+use crate::interrupt;
 use crate::tree::{Pipes, Tree};
-use crate::{bounded, interrupt};
 
 /// What a command says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -50,7 +50,7 @@ pub struct Conversation {
     tree: Tree,
     to: ChildStdin,
     from: Receiver<(Instant, std::io::Result<String>)>,
-    errors: Option<JoinHandle<String>>,
+    errors: Option<Listener>,
     deadline: Instant,
     timeout: Duration,
 }
@@ -84,7 +84,7 @@ impl Conversation {
                 }
             }
         });
-        let errors = std::thread::spawn(move || bounded::tail(err, bounded::TAIL_BYTES));
+        let errors = Listener::of(Some(err), bounded::TAIL_BYTES);
         let conversation = Conversation {
             tree,
             to,
@@ -176,15 +176,14 @@ impl Conversation {
                         "killed by the kernel when memory ran out".to_owned(),
                     );
                 }
-                let said = self.errors.take().and_then(|errors| errors.join().ok());
-                let said = said.unwrap_or_default();
+                let said = self.errors.take().map_or(String::new(), Listener::said);
                 let last = said.lines().rev().find(|line| !line.trim().is_empty());
                 let last = last.map_or(String::new(), |line| format!(": {}", line.trim()));
                 (
                     Status::Failed,
                     format!(
                         "the command ended with {status}{}",
-                        bounded::cut(&last, 4096)
+                        checkpoint::cut(&last, 4096)
                     ),
                 )
             }

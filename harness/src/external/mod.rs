@@ -295,13 +295,10 @@ fn told(loaded: &Message, device: DeviceSpec) -> Result<Option<u64>, Ended> {
     }
 }
 
-/// More than any vocabulary has.
-const MAX_LOGITS_BYTES: u64 = 1 << 30;
-
 /// Its logits against the reference: the parameters themselves cannot be read from outside.
 fn check_logits(logits: &Path, request: &Request<'_>) -> Result<f64, String> {
-    let bytes =
-        checkpoint::read_whole(logits, MAX_LOGITS_BYTES).map_err(|error| error.to_string())?;
+    let count = (REFERENCE_TOKENS.len() * request.config.vocabulary) as u64;
+    let bytes = checkpoint::read_whole(logits, 4 * count).map_err(|error| error.to_string())?;
     let (numbers, _) = bytes.as_chunks::<4>();
     let logits: Vec<f32> = numbers
         .iter()

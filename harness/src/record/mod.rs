@@ -6,8 +6,6 @@ mod table;
 use lab::{Measures, Outcome, Spoiling, Status, Tuned, columns};
 use meter::CapMechanism;
 
-use crate::bounded;
-
 pub use table::{Dropped, Rows, SCHEMA_FILE, as_json, columns_of, dictionary, read, write_row};
 
 /// Raised when columns come, go, or change their meaning.
@@ -196,7 +194,7 @@ impl Record {
 /// So that a row is a line, and no book, whatever a driver said.
 fn one_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    bounded::cut(&line, 4096)
+    checkpoint::cut(&line, 4096)
 }
 
 /// `value` to one part in `steps`.

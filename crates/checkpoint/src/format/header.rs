@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::Error;
 
@@ -23,10 +23,18 @@ pub(crate) fn read(path: &Path, file: &mut File, bytes: u64) -> Result<Vec<u8>, 
     }
 }
 
-/// That no name stands twice in a JSON object: parsers keep the last and say nothing.
-pub(super) fn check_names(json: &[u8]) -> Result<(), String> {
-    struct Names;
-    impl<'de> Visitor<'de> for Names {
+/// A file with more entries is no checkpoint that anybody has: opening it would take memory without bound.
+pub(super) const MOST_ENTRIES: usize = 300_000;
+/// The same of what a file says of itself in words.
+const MOST_WORDS: usize = 10_000;
+/// A tensor's dimensions: PyTorch knows 64.
+const MOST_DIMENSIONS: usize = 64;
+
+/// That the JSON header of a safetensors file is one whose size the file's parser can be trusted with, and that no name stands
+/// twice in it: parsers keep the last and say nothing.
+pub(super) fn check_entries(json: &[u8]) -> Result<(), String> {
+    struct Entries;
+    impl<'de> Visitor<'de> for Entries {
         type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,7 +44,12 @@ pub(super) fn check_names(json: &[u8]) -> Result<(), String> {
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
             let mut seen = HashSet::new();
             while let Some(name) = map.next_key::<String>()? {
-                map.next_value::<IgnoredAny>()?;
+                check_count(seen.len())?;
+                if name == "__metadata__" {
+                    map.next_value::<Words>()?;
+                } else {
+                    map.next_value::<Entry>()?;
+                }
                 if let Some(twice) = seen.replace(name) {
                     return Err(A::Error::custom(format!("holds tensor `{twice}` twice")));
                 }
@@ -45,8 +58,82 @@ pub(super) fn check_names(json: &[u8]) -> Result<(), String> {
         }
     }
     let mut json = serde_json::Deserializer::from_slice(json);
-    let checked = json.deserialize_map(Names);
+    let checked = json.deserialize_map(Entries);
     checked.map_err(|error| format!("has an invalid header: {error}"))
+}
+
+/// That there may be another entry.
+fn check_count<E: serde::de::Error>(count: usize) -> Result<(), E> {
+    match count < MOST_ENTRIES {
+        true => Ok(()),
+        false => Err(E::custom(format!(
+            "more than {MOST_ENTRIES} entries: no checkpoint has so many"
+        ))),
+    }
+}
+
+/// What is counted of a tensor's description.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "shape")]
+    _shape: Dimensions,
+}
+
+struct Dimensions;
+
+impl<'de> Deserialize<'de> for Dimensions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Dimensions, D::Error> {
+        struct Count;
+        impl<'de> Visitor<'de> for Count {
+            type Value = Dimensions;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a shape")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut sizes: A) -> Result<Dimensions, A::Error> {
+                let mut count = 0;
+                while sizes.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                    if count > MOST_DIMENSIONS {
+                        let reason = format!("a tensor of more than {MOST_DIMENSIONS} dimensions");
+                        return Err(A::Error::custom(reason));
+                    }
+                }
+                Ok(Dimensions)
+            }
+        }
+        deserializer.deserialize_seq(Count)
+    }
+}
+
+/// What a file says of itself, counted.
+struct Words;
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Words, D::Error> {
+        struct Count;
+        impl<'de> Visitor<'de> for Count {
+            type Value = Words;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Words, A::Error> {
+                let mut count = 0;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    count += 1;
+                    if count > MOST_WORDS {
+                        let reason = format!("more than {MOST_WORDS} words of metadata");
+                        return Err(A::Error::custom(reason));
+                    }
+                }
+                Ok(Words)
+            }
+        }
+        deserializer.deserialize_map(Count)
+    }
 }
 
 /// A map none of whose keys stands twice.
@@ -66,6 +153,7 @@ where
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut all = BTreeMap::new();
             while let Some((name, value)) = map.next_entry::<String, V>()? {
+                check_count(all.len())?;
                 if all.insert(name.clone(), value).is_some() {
                     return Err(A::Error::custom(format!("`{name}` stands there twice")));
                 }

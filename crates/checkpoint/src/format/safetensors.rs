@@ -55,7 +55,7 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
         )));
     }
     let header = header::read(path, &mut file, header_bytes)?;
-    header::check_names(&header).map_err(&invalid)?;
+    header::check_entries(&header).map_err(&invalid)?;
     // Checks that no two tensors overlap, that there are no gaps, and that shapes and lengths agree.
     let metadata: Metadata = serde_json::from_slice(&header)
         .map_err(|error| invalid(format!("has an invalid safetensors header: {error}")))?;
@@ -70,6 +70,7 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
         )));
     }
     let shared: Arc<Path> = path.into();
+    drop(header);
     let infos = metadata.tensors();
     let mut found = Found::default();
     let about = metadata.metadata().iter().flatten();

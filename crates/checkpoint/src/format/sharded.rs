@@ -112,6 +112,13 @@ pub(super) fn read_index(path: &Path) -> Result<Found, Error> {
         let others = one.others.iter();
         unreadable_in.extend(others.map(|other| (other.name.clone(), file.clone())));
         found.append(one);
+        let entries = found.tensors.len() + found.others.len();
+        if entries > header::MOST_ENTRIES {
+            let most = header::MOST_ENTRIES;
+            let reason =
+                format!("names files with more than {most} entries: no checkpoint has so many");
+            return Err(invalid(reason));
+        }
     }
     found.others = first_of_each(found.others);
     found.tensors = one_of_each(&path, found.tensors, &unreadable_in)?;

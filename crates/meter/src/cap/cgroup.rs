@@ -3,11 +3,15 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::mechanism::CapMechanism;
 
-/// What a cgroup that belongs to a run is called, before the harness's process id.
+/// What a cgroup that belongs to a run is called, before the harness that made it.
 const PREFIX: &str = "featherweight-";
+
+/// The kernel may take a moment to let go of a process that has ended.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A cgroup with a memory controller, for the processes of one run.
 #[derive(Debug)]
@@ -34,8 +38,9 @@ impl Cgroup {
     ) -> std::io::Result<Cgroup> {
         use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let (process, count) = (std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let folder = parent.join(format!("{PREFIX}{process}-{what}-{count}"));
+        let owner = Owner::this().ok_or_else(|| std::io::Error::other("/proc cannot be read"))?;
+        let count = COUNT.fetch_add(1, Relaxed);
+        let folder = parent.join(format!("{}-{what}-{count}", owner.prefix()));
         std::fs::create_dir(&folder)?;
         Ok(Cgroup {
             mechanism,
@@ -176,15 +181,52 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The kernel may take a moment to let go of a process that has ended.
-        for _ in 0..20 {
-            if !self.is_owned || std::fs::remove_dir(&self.folder).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        if self.is_owned {
+            remove(&self.folder);
         }
     }
 }
+
+/// Ends what is left in a cgroup and in those below it, and removes them.
+fn remove(folder: &Path) {
+    let deadline = Instant::now() + GRACE;
+    loop {
+        let below = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            remove(&entry.path());
+        }
+        if std::fs::remove_dir(folder).is_ok() || !folder.exists() || Instant::now() > deadline {
+            return;
+        }
+        end_processes(folder);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Kills the processes of a cgroup.
+#[cfg(target_os = "linux")]
+fn end_processes(folder: &Path) {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    // One word for all of them, since Linux 5.14 in cgroup v2.
+    if std::fs::OpenOptions::new()
+        .write(true)
+        .open(folder.join("cgroup.kill"))
+        .and_then(|mut file| file.write_all(b"1"))
+        .is_ok()
+    {
+        return;
+    }
+    let processes = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    // Those of other namespaces are told as 0.
+    let processes = processes.lines().filter_map(|line| line.parse().ok());
+    for process in processes.filter_map(Pid::from_raw) {
+        let _ = kill_process(process, Signal::KILL);
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_processes(_: &Path) {}
 
 /// A high-water mark of a cgroup since it was reset.
 pub struct CgroupPeak {
@@ -243,37 +285,123 @@ pub(super) fn parents() -> Vec<(CapMechanism, PathBuf)> {
     Vec::new()
 }
 
-/// Removes the cgroups of processes that are no more.
+/// Who makes a cgroup. A process's number is used again when it has ended, and means another process in another namespace.
+#[derive(Debug, PartialEq, Eq)]
+struct Owner {
+    namespace: u64,
+    process: i32,
+    /// In ticks since the machine was started.
+    started: u64,
+}
+
+#[cfg(target_os = "linux")]
+impl Owner {
+    fn of(process: &procfs::process::Process) -> Option<Owner> {
+        let namespaces = process.namespaces().ok()?;
+        let namespace = namespaces.0.get(std::ffi::OsStr::new("pid"))?;
+        Some(Owner {
+            namespace: namespace.identifier,
+            process: process.pid,
+            started: process.stat().ok()?.starttime,
+        })
+    }
+
+    fn this() -> Option<Owner> {
+        Owner::of(&procfs::process::Process::myself().ok()?)
+    }
+
+    /// Whether it has ended; `None` where this process cannot know, for it is of another namespace.
+    fn is_gone(&self) -> Option<bool> {
+        if Owner::this()?.namespace != self.namespace {
+            return None;
+        }
+        let Ok(process) = procfs::process::Process::new(self.process) else {
+            return Some(true);
+        };
+        // Its namespaces are not to be seen of another user's.
+        Some(process.stat().ok()?.starttime != self.started)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Owner {
+    fn this() -> Option<Owner> {
+        None
+    }
+
+    fn is_gone(&self) -> Option<bool> {
+        None
+    }
+}
+
+impl Owner {
+    fn prefix(&self) -> String {
+        let Owner {
+            namespace,
+            process,
+            started,
+        } = self;
+        format!("{PREFIX}{namespace}-{process}-{started}")
+    }
+
+    /// Whose a cgroup of this name is.
+    fn named(name: &str) -> Option<Owner> {
+        let mut parts = name.strip_prefix(PREFIX)?.split('-');
+        Some(Owner {
+            namespace: parts.next()?.parse().ok()?,
+            process: parts.next()?.parse().ok()?,
+            started: parts.next()?.parse().ok()?,
+        })
+    }
+}
+
+/// Removes the cgroups of processes that are no more, with what still runs in them.
 pub(super) fn remove_abandoned(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let rest = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let process = rest.and_then(|rest| rest.split('-').next());
-        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
-            // Refused where processes are in it.
-            let _ = std::fs::remove_dir(entry.path());
+        let owner = name.to_str().and_then(Owner::named);
+        if owner.and_then(|owner| owner.is_gone()) == Some(true) {
+            remove(&entry.path());
         }
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
     #[test]
     fn what_killed_harnesses_left_is_removed_and_what_living_ones_use_is_kept() {
         let parent = tempfile::tempdir().unwrap();
+        let this = || Owner::this().unwrap();
+        let folder = |owner: Owner| parent.path().join(format!("{}-run-0", owner.prefix()));
+        let used = folder(this());
         // No process has this number: they end at 2^22.
-        let abandoned = parent.path().join(format!("{PREFIX}99999999-run-0"));
-        let used = parent
-            .path()
-            .join(format!("{PREFIX}{}-run-0", std::process::id()));
+        let abandoned = folder(Owner {
+            process: 99_999_999,
+            ..this()
+        });
+        let of_a_former_process = folder(Owner {
+            started: this().started - 1,
+            ..this()
+        });
+        let elsewhere = folder(Owner {
+            namespace: this().namespace + 1,
+            process: 99_999_999,
+            ..this()
+        });
         let foreign = parent.path().join("system.slice");
-        for folder in [&abandoned, &used, &foreign] {
+        for folder in [
+            &abandoned,
+            &of_a_former_process,
+            &used,
+            &elsewhere,
+            &foreign,
+        ] {
             std::fs::create_dir(folder).unwrap();
         }
         remove_abandoned(parent.path());
-        assert!(!abandoned.exists());
-        assert!(used.exists() && foreign.exists());
+        assert!(!abandoned.exists() && !of_a_former_process.exists());
+        assert!(used.exists() && elsewhere.exists() && foreign.exists());
     }
 }
