@@ -22,10 +22,14 @@ pub fn terminal(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Within a line of Markdown, as GitHub reads it: what would be markup, a link, a mention or a formula is shown as it is.
+/// Within a line of Markdown, as GitHub reads it: what would be markup, a link, a mention or a formula is shown as it is. What
+/// GitHub would make of an address or a mention it makes of escaped signs, too, and of code alone it makes nothing.
 pub fn markdown(text: &str) -> String {
     const MARKUP: &str = "\\`*_[]<>|&~$@#";
     let text = text.trim_start();
+    if is_address_or_mention(text) {
+        return format!("`` {} ``", markdown_code(text.trim_end()));
+    }
     let mut out = String::with_capacity(text.len());
     // `1. a`
     let (number, behind) =
@@ -54,6 +58,13 @@ pub fn markdown(text: &str) -> String {
         });
     }
     out
+}
+
+/// Whether there is `mail@example.org`, `@somebody` or `#1` in it.
+fn is_address_or_mention(text: &str) -> bool {
+    let pairs = text.chars().zip(text.chars().skip(1));
+    let mut pairs = pairs.filter(|(sign, _)| matches!(sign, '@' | '#'));
+    pairs.any(|(_, behind)| behind.is_alphanumeric() || matches!(behind, '-' | '_' | '.'))
 }
 
 /// Whether a mark, and nothing or a space behind it, are at a line's beginning: `- a`.
@@ -155,7 +166,7 @@ mod tests {
 
     use super::*;
 
-    const PAYLOADS: [&str; 26] = [
+    const PAYLOADS: [&str; 29] = [
         "<script>alert(1)</script>",
         "<img src=x onerror=alert(1)>",
         "[x](javascript:alert(1))",
@@ -182,6 +193,9 @@ mod tests {
         "---",
         "    code",
         "# title #1 @somebody $x$",
+        "write to mail@evil.example `now` | or never",
+        "mailto:mail@evil.example",
+        "xmpp:mail@evil.example/x",
     ];
 
     #[test]
@@ -195,7 +209,8 @@ mod tests {
             ] {
                 for event in Parser::new_ext(&around, Options::all()) {
                     let is_text = match &event {
-                        Event::Text(_) | Event::SoftBreak => true,
+                        Event::Text(text) => !is_address_or_mention(text),
+                        Event::Code(_) | Event::SoftBreak => true,
                         Event::Start(tag) => matches!(
                             tag,
                             Tag::Paragraph
@@ -219,6 +234,7 @@ mod tests {
             assert!(starts.next().is_none(), "{payload:?}");
         }
         assert_eq!(markdown("1.00× · 3 GiB (naive)"), "1.00× · 3 GiB (naive)");
+        assert_eq!(markdown("mail@x.org `"), "`` mail@x.org ' ``");
     }
 
     #[test]

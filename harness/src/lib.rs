@@ -81,6 +81,8 @@ pub fn run() -> std::process::ExitCode {
         // SAFETY: no other thread runs yet.
         unsafe { lab::offer_cuda_toolkit(&root.join("target/cuda")) };
     }
+    // A mapped file may be cut off, or its disk fail, while a command reads it.
+    meter::tell_bus_errors(meter::BusError::Exit(1));
     let ended = match cli::Cli::try_parse() {
         Ok(cli) => exit::report(commands::execute(cli.command)),
         Err(usage) => exit::report_usage(&usage),

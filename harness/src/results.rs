@@ -26,6 +26,8 @@ pub const MANIFEST: &str = "manifest.toml";
 pub const MACHINE: &str = "machine.toml";
 /// It is a page of text.
 pub const MAX_MACHINE_BYTES: u64 = 1 << 20;
+/// Some hundred samples, of a hundred letters each.
+const MAX_TIMELINE_BYTES: u64 = 256 << 10;
 /// A row has about a KiB.
 pub const MAX_RUNS_BYTES: u64 = 1 << 30;
 
@@ -190,9 +192,17 @@ pub fn read_timeline(folder: &Path, run_id: &str) -> anyhow::Result<Vec<Sample>>
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let rows = csv::Reader::from_path(&path)?.into_deserialize();
+    let text = read_whole(&path, MAX_TIMELINE_BYTES)?;
+    let rows = csv::Reader::from_reader(&text[..]).into_deserialize();
     let rows: Result<Vec<Sample>, _> = rows.collect();
-    rows.with_context(|| format!("{}: is no timeline", path.display()))
+    let rows = rows.with_context(|| format!("{}: is no timeline", path.display()))?;
+    let times = || rows.iter().map(|sample| sample.time_seconds);
+    ensure!(
+        times().all(|time| (0.0..1e9).contains(&time)) && times().is_sorted(),
+        "{}: is no timeline: its times are not in order",
+        path.display()
+    );
+    Ok(rows)
 }
 
 /// That nobody else's files are replaced: where something has a name that is written here, our rows are there, too.

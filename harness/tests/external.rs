@@ -207,6 +207,139 @@ fn nothing_that_a_command_has_started_survives_a_harness_that_is_killed() {
     wait_for(0);
 }
 
+/// As [`SPAWNER`]; then it kills what guards it, and stays.
+#[cfg(target_os = "linux")]
+const MURDERER: &str = r#"
+import os, subprocess, sys, time
+seconds = sys.argv[1]
+os.system(f"(setsid sleep {seconds} &)")
+subprocess.Popen(["sleep", seconds])
+time.sleep(0.3)
+os.kill(os.getppid(), 9)
+time.sleep(600)
+"#;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_that_kills_its_guard_ends_with_it_and_leaves_nothing() {
+    for (key, seconds, status) in [("command", "4031", "failed"), ("setup", "4032", "skipped")] {
+        let place = Place::new();
+        place.write("murderer.py", MURDERER);
+        let own = format!("['python3', 'murderer.py', '{seconds}']");
+        let commands = match key {
+            "command" => format!("command = {own}"),
+            _ => format!("command = ['true']\nsetup = {own}"),
+        };
+        place.write(
+            "m.toml",
+            &format!(
+                "[matrix]\nexperiments = ['streamed']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n\
+                 [limits]\ntimeout_seconds = 60\n[[external]]\nname = 'peer:kills'\n{commands}\n"
+            ),
+        );
+        let start = std::time::Instant::now();
+        let (said, _) = place.run_manifest(&[]);
+        assert!(start.elapsed().as_secs() < 40, "{key}: {said}");
+        let (was, reason) = reason_of(&place.rows(), "kills");
+        assert_eq!(was, status, "{key}: {reason}");
+        assert!(reason.contains("signal: 9"), "{key}: {reason}");
+        assert_eq!(sleepers(seconds), 0, "{key}");
+    }
+}
+
+/// The number of a command that was told to write it to a file.
+#[cfg(target_os = "linux")]
+fn number_in(place: &Place, name: &str) -> u32 {
+    let start = std::time::Instant::now();
+    loop {
+        let text = std::fs::read_to_string(place.path().join(name)).unwrap_or_default();
+        if let Some(number) = text.strip_suffix('\n') {
+            return number.parse().unwrap();
+        }
+        assert!(start.elapsed().as_secs() < 60, "it was not started");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn writing_its_number(place: &Place, then: &str) {
+    let script = format!("echo $$ > number.new; mv number.new number; {then}");
+    place.write(
+        "m.toml",
+        &format!(
+            "[matrix]\nexperiments = ['streamed']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n\
+             [[external]]\nname = 'peer:sh'\ncommand = ['sh', '-c', '{script}']\n"
+        ),
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whoever_else_holds_a_commands_pipe_is_not_waited_for() {
+    let place = Place::new();
+    writing_its_number(&place, "sleep 2; echo the last word >&2; exit 7");
+    let mut command = place.command(&["run", "m.toml", "--out", "out"]);
+    let mut harness = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let number = number_in(&place, "number");
+    // An outsider, which no tree is the parent of: this test.
+    let mut options = std::fs::File::options();
+    let held = options.write(true).open(format!("/proc/{number}/fd/2"));
+    let held = held.unwrap();
+    let start = std::time::Instant::now();
+    while harness.try_wait().unwrap().is_none() {
+        assert!(start.elapsed().as_secs() < 30, "the harness waits");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    drop(held);
+    let (status, reason) = reason_of(&place.rows(), "sh");
+    assert_eq!(status, "failed");
+    assert!(reason.contains("exit status: 7: the last word"), "{reason}");
+}
+
+/// A harness and its guards killed together have nobody left who ends what they started: the next run does.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_harness_and_guard_left_when_both_were_killed_is_gone_before_the_next_run() {
+    use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+    if !matches!(meter::HostCaps::detect(), meter::HostCaps::Cgroups(..)) {
+        eprintln!("skipped: without cgroups nobody knows what is left");
+        return;
+    }
+    let place = Place::new();
+    writing_its_number(&place, "exec sleep 4041");
+    let args = ["run", "m.toml", "--out", "out"];
+    let mut harness = place
+        .command(&args)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let number = number_in(&place, "number");
+    let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap();
+    let guard = stat.split(' ').nth(3).unwrap().parse().unwrap();
+    // Stopped first, that none of them sees the other's end.
+    let both = [guard, harness.id() as i32].map(|pid| Pid::from_raw(pid).unwrap());
+    for signal in [Signal::STOP, Signal::KILL] {
+        both.iter()
+            .for_each(|&pid| kill_process(pid, signal).unwrap());
+    }
+    harness.wait().unwrap();
+    assert_eq!(
+        sleepers("4041"),
+        1,
+        "nothing was left: the test shows nothing"
+    );
+    let next = Place::new();
+    next.write(
+        "m.toml",
+        &format!("[matrix]\nexperiments = ['streamed']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n"),
+    );
+    let (said, code) = next.run_manifest(&[]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(sleepers("4041"), 0);
+    assert!(test_kill_process(Pid::from_raw(number as i32).unwrap()).is_err());
+}
+
 #[test]
 fn a_command_that_is_not_there_or_cannot_be_set_up_is_skipped_with_the_reason() {
     let place = Place::new();

@@ -185,3 +185,67 @@ fn a_folder_of_results_that_is_a_link_stays_one() {
         assert_eq!(place.rows().len(), 1);
     }
 }
+
+#[test]
+#[cfg(unix)]
+fn a_lock_or_a_timeline_that_has_no_end_is_refused_by_name_and_nobody_waits() {
+    use std::os::unix::fs::symlink;
+
+    let place = Place::new();
+    place.write(
+        "m.toml",
+        &format!("[matrix]\nexperiments = ['streamed']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n"),
+    );
+    assert_eq!(place.run_manifest(&[]).1, 0);
+    let fifo = |path: &Path| {
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+    };
+    let refused = |args: &[&str], needle: &str| {
+        let started = std::time::Instant::now();
+        let output = place.run(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains(needle), "{args:?}: {said}");
+        assert!(started.elapsed().as_secs() < 30, "{args:?} waited");
+    };
+    let run_id = place.rows()[0]["run_id"].clone();
+    let timeline = place.out("timelines").join(format!("{run_id}.csv"));
+    let header = std::fs::read_to_string(&timeline).unwrap();
+    let header = header.lines().next().unwrap().to_owned();
+    type Make<'a> = &'a dyn Fn(&Path);
+    let make: [(&str, Make<'_>); 4] = [
+        ("it is a pipe", &|path| fifo(path)),
+        ("it is a device", &|path| {
+            symlink("/dev/zero", path).unwrap()
+        }),
+        ("is larger than", &|path| {
+            let file = std::fs::File::create(path).unwrap();
+            file.set_len(3 << 30).unwrap();
+        }),
+        ("not in order", &|path| {
+            let row = |time: &str| {
+                let names = header.split(',');
+                let fields = names.map(|name| match name {
+                    "time_seconds" => time.to_owned(),
+                    "phase" => "read".to_owned(),
+                    _ => "1".to_owned(),
+                });
+                fields.collect::<Vec<_>>().join(",")
+            };
+            let text = format!("{header}\n{}\n{}\n", row("2"), row("1e300"));
+            std::fs::write(path, text).unwrap();
+        }),
+    ];
+    for (needle, make) in make {
+        let _ = std::fs::remove_file(&timeline);
+        make(&timeline);
+        refused(&["plot", "out"], needle);
+        refused(&["explain", "streamed", "--results", "out"], needle);
+    }
+    std::fs::remove_file(&timeline).unwrap();
+    let lock = place.out(".lock");
+    std::fs::remove_file(&lock).unwrap();
+    fifo(&lock);
+    refused(&["run", "m.toml", "--out", "out", "--resume"], ".lock");
+}

@@ -301,3 +301,44 @@ fn a_driver_that_lacks_a_function_makes_its_device_unusable_and_nothing_else() {
         assert_eq!(place.rows()[0]["status"], "ok");
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_is_cut_off_while_a_model_is_in_use_is_told_with_the_place() {
+    use std::io::{BufRead, BufReader, Read};
+
+    let place = Place::new();
+    let size = "v4096-c256-e256-l8-h8";
+    let prepared = place.run(&["prepare", "--size", size, "--format", "safetensors"]);
+    assert!(prepared.status.success());
+    let path = place
+        .path()
+        .join(format!("checkpoints/{size}-f32/model.safetensors"));
+    let mut command = place.command(&["generate", "--checkpoint"]);
+    let mut harness = command
+        .arg(&path)
+        .args(["--tokens", "1,2,3", "--count", "100000", "--experiment"])
+        .arg("mmap-zero-copy")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its first token is there: the model is mapped, and being read.
+    let mut first = Vec::new();
+    let mut out = BufReader::new(harness.stdout.take().unwrap());
+    out.read_until(b',', &mut first).unwrap();
+    assert!(!first.is_empty());
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(4096).unwrap();
+    let drained = std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+    let status = harness.wait().unwrap();
+    drained.join().unwrap().unwrap();
+    let mut said = String::new();
+    let mut errors = harness.stderr.take().unwrap();
+    errors.read_to_string(&mut said).unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("error: the page of") && said.contains("was cut off while it was mapped"),
+        "{said}"
+    );
+}

@@ -14,8 +14,8 @@ use featherweight::place::Place;
 use gpt2::Gpt2;
 use gpt2::layout::{Layouts, Reading};
 use meter::{
-    CacheError, CacheState, Cgroup, Diary, Disturbances, HostLimits, Instruments, LastWords,
-    Panics, Peaks, Process, Recorder, Stage, tell_bus_errors, touch_free_memory,
+    BusError, CacheError, CacheState, Cgroup, Diary, Disturbances, HostLimits, Instruments,
+    LastWords, Panics, Peaks, Process, Recorder, Stage, tell_bus_errors, touch_free_memory,
 };
 
 use crate::observed::Observed;
@@ -65,7 +65,7 @@ pub struct RunSpec {
 /// Runs `E` as `spec` says. Whatever goes wrong is in the outcome.
 pub fn execute<E: Experiment>(spec: &RunSpec) -> Outcome {
     Panics::watch();
-    tell_bus_errors();
+    tell_bus_errors(BusError::Signal);
     if let Some(Err(error)) = spec.host.cgroup.as_ref().map(Cgroup::join) {
         let reason = format!("the run's cgroup could not be entered: {error}");
         return Outcome::ended(Status::Skipped, reason);

@@ -1,21 +1,44 @@
 //! A page of a mapped file that cannot be read ends a process by SIGBUS. A handler says before that which page it was.
 
-/// From here on, a bus error says on standard error of which file, and where in it, a page could not be read. Then it ends the
-/// process as before. (Linux; elsewhere nothing is said.)
-pub fn tell_bus_errors() {
+/// How a bus error ends a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BusError {
+    /// By its signal, as without a handler.
+    Signal,
+    /// With this exit code.
+    Exit(i32),
+}
+
+/// From here on, a bus error says on standard error of which file, and where in it, a page could not be read, before it ends the
+/// process. (Linux; elsewhere nothing changes.)
+pub fn tell_bus_errors(ends_by: BusError) {
     #[cfg(target_os = "linux")]
-    linux::install();
+    linux::install(ends_by);
+    #[cfg(not(target_os = "linux"))]
+    let _ = ends_by;
 }
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::ffi::{c_int, c_void};
     use std::mem::MaybeUninit;
+    use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+
+    use super::BusError;
 
     /// A line of `/proc/self/maps` with the longest path, and its end.
     const LINE_BYTES: usize = 4096 + 256;
 
-    pub(super) fn install() {
+    /// The exit code, or that there is none.
+    static EXIT_CODE: AtomicI32 = AtomicI32::new(NONE);
+    const NONE: i32 = -1;
+
+    pub(super) fn install(ends_by: BusError) {
+        let code = match ends_by {
+            BusError::Signal => NONE,
+            BusError::Exit(code) => code,
+        };
+        EXIT_CODE.store(code, Relaxed);
         // SAFETY: the handler makes calls alone that are allowed in one (signal-safety(7)), and allocates nothing.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
@@ -28,7 +51,15 @@ mod linux {
     extern "C" fn handle(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         // SAFETY: the kernel hands its own in.
         let address = unsafe { (*info).si_addr() } as u64;
+        let code = EXIT_CODE.load(Relaxed);
+        if code != NONE {
+            say(b"error: ");
+        }
         tell(address);
+        if code != NONE {
+            // SAFETY: one call, allowed here.
+            unsafe { libc::_exit(code) };
+        }
         // Behind this the same access raises the signal again, and ends the process.
         // SAFETY: one call, allowed here.
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };

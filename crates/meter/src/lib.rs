@@ -30,7 +30,7 @@ mod recorder;
 mod sample;
 mod sampler;
 
-pub use bus_error::tell_bus_errors;
+pub use bus_error::{BusError, tell_bus_errors};
 pub use cache::{CacheError, CacheState};
 pub use cap::{CapMechanism, Cgroup, CgroupPeak, HostCapError, HostCaps, HostLimits};
 pub use device::{DeviceMemory, ReadBytes, ReadDevice};

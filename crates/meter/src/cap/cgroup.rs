@@ -319,7 +319,9 @@ impl Owner {
             return Some(true);
         };
         // Its namespaces are not to be seen of another user's.
-        Some(process.stat().ok()?.starttime != self.started)
+        let stat = process.stat().ok()?;
+        let has_ended = matches!(stat.state(), Ok(procfs::process::ProcState::Zombie));
+        Some(has_ended || stat.starttime != self.started)
     }
 }
 
