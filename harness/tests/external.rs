@@ -300,7 +300,7 @@ fn whoever_else_holds_a_commands_pipe_is_not_waited_for() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_harness_and_guard_left_when_both_were_killed_is_gone_before_the_next_run() {
-    use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+    use rustix::process::{Pid, Signal, kill_process};
 
     if !matches!(meter::HostCaps::detect(), meter::HostCaps::Cgroups(..)) {
         eprintln!("skipped: without cgroups nobody knows what is left");
@@ -337,7 +337,6 @@ fn what_harness_and_guard_left_when_both_were_killed_is_gone_before_the_next_run
     let (said, code) = next.run_manifest(&[]);
     assert_eq!(code, 0, "{said}");
     assert_eq!(sleepers("4041"), 0);
-    assert!(test_kill_process(Pid::from_raw(number as i32).unwrap()).is_err());
 }
 
 #[test]

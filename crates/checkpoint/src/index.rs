@@ -496,9 +496,14 @@ impl TensorRange {
 
     /// Where its last byte ends in the file; `None` if it is empty, or that is no number.
     pub(crate) fn end(&self) -> Option<u64> {
-        let elements = span_elements(&self.shape, &self.strides)?;
-        let bytes = elements.checked_mul(self.dtype.bytes())?;
-        self.offset.checked_add(bytes)
+        self.offset.checked_add(self.bytes_in_file()?)
+    }
+
+    /// The bytes of the file from its first to its last, gaps included; `None` where that is no number.
+    pub fn bytes_in_file(&self) -> Option<u64> {
+        let is_whole = self.shape.len() == self.strides.len();
+        let elements = is_whole.then(|| span_elements(&self.shape, &self.strides))??;
+        elements.checked_mul(self.dtype.bytes())
     }
 
     /// Number of bytes; `None` where that is no number.

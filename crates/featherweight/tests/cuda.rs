@@ -36,7 +36,13 @@ const AGAIN: &str = "FEATHERWEIGHT_ON_SIMULATED_CUDA";
 
 fn main() {
     let case = std::env::var(AGAIN).ok();
-    if case.is_none() && !has_gpu() {
+    if case.as_deref() == Some("is there a GPU") {
+        std::process::exit(i32::from(!has_gpu()));
+    }
+    // Asked in a process of its own: in this one the library is to be the first to ask anything of CUDA.
+    let mut ask = Command::new(std::env::current_exe().unwrap());
+    ask.env(AGAIN, "is there a GPU");
+    if case.is_none() && !ask.status().unwrap().success() {
         let Some(machine) = Simulated::machine() else {
             return;
         };
@@ -56,11 +62,13 @@ fn main() {
             assert!(again.status().unwrap().success(), "{case} {settings:?}");
         }
         each_wait_that_fails_once_is_an_error_or_does_no_harm(&machine);
+        memory_that_is_refused_once_for_a_quantised_weight_is_an_error(&machine);
         return;
     }
     let device = CudaDevice::new(0);
     match case.as_deref() {
         Some("fails") => a_device_that_fails_is_an_error_within_seconds(&device),
+        Some("refused once") => std::process::exit(loads_quantised(&device)),
         Some("fails once") => std::process::exit(loads_large_pieces(&device)),
         _ => {}
     }
@@ -172,6 +180,62 @@ fn a_device_that_fails_is_an_error_within_seconds(device: &Gpu) -> ! {
     assert!(started.elapsed().as_secs() < 20);
     // A thread that hangs would hold the program.
     std::process::exit(0);
+}
+
+#[derive(burn::module::Module, Debug)]
+struct Small<B: Backend> {
+    linear: burn::nn::Linear<B>,
+}
+
+/// The device has no memory for one thing, and has some again for whatever is asked for behind it.
+fn memory_that_is_refused_once_for_a_quantised_weight_is_an_error(machine: &Simulated) {
+    let ends = |nth: usize| {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.env(AGAIN, "refused once");
+        // CubeCL asks twice, each time in another way.
+        let fault = format!("alloc:{nth},alloc:{}", nth + 1);
+        machine.offer(&mut again, &[("FAULTS", &fault)]);
+        let ended = again.output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        let code = ended.status.code();
+        assert!(
+            [RIGHT, REFUSED].map(Some).contains(&code),
+            "{fault}: {code:?} {said}"
+        );
+        code == Some(REFUSED)
+    };
+    let refused = (1..=8).filter(|&nth| ends(nth)).count();
+    println!("of 8 allocations {refused} that are refused are an error of a load");
+    // The weight's, and the bias's.
+    assert!(refused >= 2);
+}
+
+fn loads_quantised(device: &Gpu) -> i32 {
+    use burn::tensor::quantization::{QuantLevel, QuantParam, QuantScheme, QuantStore, QuantValue};
+    let folder = tempfile::tempdir().unwrap();
+    let mut tensors = std::collections::BTreeMap::new();
+    for (name, shape) in [("linear.weight", &[64, 64][..]), ("linear.bias", &[64])] {
+        tensors.insert(name.to_owned(), common::f32s(name, shape));
+    }
+    let path = write(&folder.path().join("m"), Format::Safetensors, &tensors);
+    let scheme = QuantScheme::default()
+        .with_value(QuantValue::Q8S)
+        .with_level(QuantLevel::block([32]))
+        .with_param(QuantParam::F32)
+        .with_store(QuantStore::Native);
+    let linear = burn::nn::LinearConfig::new(64, 64).init(device);
+    let load = open(&path).unwrap().load().quantised(scheme);
+    let module = match load.into(Small::<Plain> { linear }) {
+        Ok((module, _)) => module,
+        Err(error) => {
+            eprintln!("{error}");
+            return REFUSED;
+        }
+    };
+    match module.linear.weight.val().try_into_data() {
+        Ok(data) if data.bytes.iter().any(|&byte| byte != 0) => RIGHT,
+        _ => WRONG,
+    }
 }
 
 /// As many pieces as would be there, were each buffer used four times.

@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::work::{Copy, Side, Task};
 use crate::{
     Code, ILLEGAL_ADDRESS, INVALID_CONTEXT, INVALID_DEVICE, INVALID_HANDLE, INVALID_VALUE, Machine,
-    NO_DEVICE, NOT_FOUND, NOT_READY, OUT_OF_MEMORY, SUCCESS, machine,
+    NO_DEVICE, NOT_FOUND, NOT_INITIALIZED, NOT_READY, OUT_OF_MEMORY, SUCCESS, machine,
 };
 
 thread_local! {
@@ -40,9 +40,12 @@ fn meet(call: Call) -> Result<(), Code> {
     }
 }
 
-/// Does it, unless an error has stuck. An address that is wrong sticks.
+/// Does it, unless nothing may be done yet, or an error has stuck. An address that is wrong sticks.
 fn with(work: impl FnOnce(&mut Machine) -> Result<(), Code>) -> Code {
     let machine = &mut *machine();
+    if !machine.is_initialised {
+        return NOT_INITIALIZED;
+    }
     if let Some(code) = machine.faults.stuck() {
         return code;
     }
@@ -92,10 +95,12 @@ fn device_of_pool(pool: usize) -> Result<usize, Code> {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuInit(_flags: c_uint) -> Code {
-    with(|machine| match machine.settings.devices {
-        0 => Err(NO_DEVICE),
-        _ => Ok(()),
-    })
+    let mut machine = machine();
+    machine.is_initialised = machine.settings.devices > 0;
+    match machine.is_initialised {
+        true => code(machine.faults.stuck().map_or(Ok(()), Err)),
+        false => NO_DEVICE,
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -107,18 +112,19 @@ pub unsafe extern "C" fn cuDriverGetVersion(version: *mut c_int) -> Code {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGetCount(count: *mut c_int) -> Code {
-    let devices = machine().settings.devices;
     // SAFETY: the caller's.
-    code(unsafe { put(count, devices) })
+    with(|machine| unsafe { put(count, machine.settings.devices) })
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuDeviceGet(device: *mut c_int, ordinal: c_int) -> Code {
-    match (0..machine().settings.devices).contains(&ordinal) {
-        // SAFETY: the caller's.
-        true => code(unsafe { put(device, ordinal) }),
-        false => INVALID_DEVICE,
-    }
+    with(
+        |machine| match (0..machine.settings.devices).contains(&ordinal) {
+            // SAFETY: the caller's.
+            true => unsafe { put(device, ordinal) },
+            false => Err(INVALID_DEVICE),
+        },
+    )
 }
 
 #[unsafe(no_mangle)]
@@ -223,7 +229,10 @@ pub unsafe extern "C" fn cuCtxSynchronize() -> Code {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn cuStreamCreate(stream: *mut u64, _flags: c_uint) -> Code {
     // SAFETY: the caller's.
-    with(|machine| unsafe { put(stream, machine.work.create_stream()) })
+    with(|machine| unsafe {
+        current()?;
+        put(stream, machine.work.create_stream())
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -623,6 +632,7 @@ fn name_of(error: Code) -> &'static CStr {
         INVALID_VALUE => c"CUDA_ERROR_INVALID_VALUE",
         OUT_OF_MEMORY => c"CUDA_ERROR_OUT_OF_MEMORY",
         NO_DEVICE => c"CUDA_ERROR_NO_DEVICE",
+        NOT_INITIALIZED => c"CUDA_ERROR_NOT_INITIALIZED",
         INVALID_DEVICE => c"CUDA_ERROR_INVALID_DEVICE",
         INVALID_CONTEXT => c"CUDA_ERROR_INVALID_CONTEXT",
         crate::NO_BINARY_FOR_GPU => c"CUDA_ERROR_NO_BINARY_FOR_GPU",

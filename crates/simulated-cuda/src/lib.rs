@@ -38,6 +38,7 @@ type Code = i32;
 const SUCCESS: Code = 0;
 const INVALID_VALUE: Code = 1;
 const OUT_OF_MEMORY: Code = 2;
+const NOT_INITIALIZED: Code = 3;
 const NO_DEVICE: Code = 100;
 const INVALID_DEVICE: Code = 101;
 const INVALID_CONTEXT: Code = 201;
@@ -52,6 +53,8 @@ const LAUNCH_FAILED: Code = 719;
 /// Everything that is simulated in this process.
 struct Machine {
     settings: Settings,
+    /// Whether `cuInit` was called, which everything else waits for.
+    is_initialised: bool,
     faults: Faults,
     memory: Memory,
     work: Work,
@@ -71,6 +74,7 @@ fn machine() -> MutexGuard<'static, Machine> {
             work: Work::new(settings.copies_late),
             images: Vec::new(),
             functions: Vec::new(),
+            is_initialised: false,
             settings,
         })
     });

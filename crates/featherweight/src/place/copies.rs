@@ -2,7 +2,6 @@
 //! was made: a wait that fails is no such word, and memory of which nobody knows whether it is still read is never used again.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::Pin;
 use std::sync::mpsc::{RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,6 +23,17 @@ pub(super) fn hangs() -> String {
     format!("nothing was copied for {seconds} s: the device hangs")
 }
 
+/// What the program has asked of the device before may take longer, and so may the compilation of a kernel.
+pub(super) const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(60);
+
+pub(super) fn is_busy() -> String {
+    let seconds = PATIENCE_WITH_OTHERS.as_secs();
+    format!(
+        "it has not done within {seconds} s what it was asked for before: it hangs, or is busy with what takes longer (wait for \
+         that before you load)"
+    )
+}
+
 /// A device's context, and the stream of this process's copies to it. They stay for as long as the process, as CubeCL's do.
 #[derive(Clone, Copy)]
 pub(super) struct Context {
@@ -38,24 +48,41 @@ impl Context {
         if let Some(context) = open.get(&device) {
             return Ok(*context);
         }
+        // This may be the first that the process asks of CUDA. Where it is not, nothing happens.
+        driver::init()?;
         // SAFETY: the driver has just handed out what is handed back to it.
-        let context = unsafe {
-            let context = driver::primary_ctx::retain(driver::device::get(device)?)?;
-            driver::ctx::set_current(context)?;
-            let stream = driver::stream::create(driver::stream::StreamKind::NonBlocking)?;
-            Context {
-                context: context.expose_provenance(),
-                stream: stream.expose_provenance(),
-            }
+        let context = unsafe { driver::primary_ctx::retain(driver::device::get(device)?)? };
+        let context = Context {
+            context: context.expose_provenance(),
+            stream: 0,
+        };
+        let stream =
+            context.within(|| driver::stream::create(driver::stream::StreamKind::NonBlocking))?;
+        let context = Context {
+            stream: stream.expose_provenance(),
+            ..context
         };
         open.insert(device, context);
         Ok(context)
     }
 
     /// Makes it this thread's.
-    pub fn enter(self) -> Result<(), DriverError> {
+    fn enter(self) -> Result<(), DriverError> {
         // SAFETY: it is retained for ever.
         unsafe { driver::ctx::set_current(std::ptr::with_exposed_provenance_mut(self.context)) }
+    }
+
+    /// Makes it this thread's for as long as the task takes: the thread is a user's, who may compute on another device by it.
+    pub fn within<T>(
+        self,
+        task: impl FnOnce() -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        let before = driver::ctx::get_current()?;
+        self.enter()?;
+        let done = task();
+        // SAFETY: it was this thread's, or there was none.
+        unsafe { driver::ctx::set_current(before.unwrap_or(std::ptr::null_mut())) }?;
+        done
     }
 
     fn stream(self) -> sys::CUstream {
@@ -94,7 +121,8 @@ struct Copy {
     _to: Handle,
 }
 
-/// The driver's calls may never return: threads make them.
+/// The driver's calls that a load is made of may never return: threads make them. Those before and behind it (a context, memory that is
+/// locked and freed) are made by whoever loads.
 struct Threads {
     /// Who begins copies.
     begin: Sender<Begin>,
@@ -114,16 +142,11 @@ struct Begin {
 enum Wait {
     /// A copy, by its event.
     Copy { number: u64, event: usize },
-    /// Something of CubeCL's.
-    Other {
-        waiting: Waiting,
+    /// All that the device was asked for before.
+    Device {
         answer: SyncSender<Result<(), String>>,
     },
 }
-
-/// What CubeCL gives to be waited for.
-pub(super) type Waiting =
-    Pin<Box<dyn Future<Output = Result<(), cubecl::server::ServerError>> + Send>>;
 
 impl Copies {
     pub fn new(device: i32, observer: &Arc<dyn Observe>) -> Copies {
@@ -144,6 +167,10 @@ impl Copies {
     /// A buffer of this length, page-locked where the driver locks pages; what is in it is of no meaning. Waits while what is on its way
     /// leaves no room for it in `all` bytes.
     pub fn buffer(&self, bytes: usize, all: usize) -> Bytes {
+        // The driver locks no memory of no length.
+        if bytes == 0 {
+            return self.heap.buffer(0);
+        }
         loop {
             self.let_go();
             let on_their_way = self.in_flight();
@@ -181,9 +208,10 @@ impl Copies {
         self.landing.check()?;
         self.with_threads(|threads| {
             let mut in_flight = self.in_flight();
+            let from = piece.as_ptr().expose_provenance();
             let begin = Begin {
                 number: self.landing.sent(),
-                from: piece.as_ptr().expose_provenance(),
+                from,
                 bytes: piece.len(),
                 to,
             };
@@ -198,16 +226,16 @@ impl Copies {
         })
     }
 
-    /// Waits for something of CubeCL's.
-    pub fn wait_until(&self, waiting: Waiting) -> Result<(), String> {
+    /// Waits until the device has done all that it was asked for before, by whomever and in whichever stream.
+    pub fn wait_for_device(&self) -> Result<(), String> {
         let (answer, answered) = sync_channel(1);
         self.with_threads(|threads| {
-            let wait = Wait::Other { waiting, answer };
+            let wait = Wait::Device { answer };
             threads.wait.send(wait).map_err(gone)
         })?;
-        match answered.recv_timeout(PATIENCE) {
+        match answered.recv_timeout(PATIENCE_WITH_OTHERS) {
             Ok(ended) => ended,
-            Err(RecvTimeoutError::Timeout) => Err(hangs()),
+            Err(RecvTimeoutError::Timeout) => Err(is_busy()),
             Err(RecvTimeoutError::Disconnected) => Err(gone(())),
         }
     }
@@ -309,10 +337,9 @@ impl Threads {
                         });
                         waits.end(number, waited.map_err(text));
                     }
-                    Wait::Other { waiting, answer } => {
-                        let waited = cubecl::future::block_on(waiting);
-                        let waited = waited.map_err(|error| format!("{error:?}"));
-                        drop(answer.send(waited));
+                    Wait::Device { answer } => {
+                        let waited = entered.and_then(|()| driver::ctx::synchronize());
+                        drop(answer.send(waited.map_err(text)));
                     }
                 }
             }

@@ -1,8 +1,6 @@
 //! What devices of CubeCL's have in common: memory of exactly a tensor's size, and what becomes of it. (CubeCL 0.10, burn-cubecl
 //! 0.21.)
 
-use std::any::Any;
-
 use burn::tensor::quantization::{QParamTensor, QParams, QuantScheme, params_shape};
 use burn::tensor::{Bytes, DType, Shape};
 use burn_cubecl::CubeRuntime;
@@ -23,7 +21,7 @@ impl<R: CubeRuntime> Cube<R> {
     /// asked for.
     pub fn empty(&self, shape: &[usize], dtype: DType) -> Result<CubeTensor<R>, Error> {
         let client = R::client(&self.device);
-        let bytes = shape.iter().product::<usize>() * dtype.size();
+        let bytes = super::bytes_of(shape, dtype)?;
         let handle = client.memory_persistent_allocation((), |()| client.empty(bytes));
         let handle = handle.map_err(|error| self.error(error))?;
         let (shape, device) = (Shape::from(shape.to_vec()), self.device.clone());
@@ -48,7 +46,7 @@ impl<R: CubeRuntime> Cube<R> {
         matrix: Quantised,
         shape: &[usize],
         scheme: QuantScheme,
-    ) -> Result<Box<dyn Any + Send>, Error> {
+    ) -> Result<CubeTensor<R>, Error> {
         let client = R::client(&self.device);
         let Quantised { values, scales } = matrix;
         let shape = Shape::from(shape.to_vec());
@@ -79,7 +77,7 @@ impl<R: CubeRuntime> Cube<R> {
             metadata: Metadata::new(scales_shape, scales.strides),
             dtype: DType::F32,
         };
-        let tensor = CubeTensor::new_quantized(
+        Ok(CubeTensor::new_quantized(
             client.clone(),
             values.memory,
             shape,
@@ -87,8 +85,7 @@ impl<R: CubeRuntime> Cube<R> {
             values.strides,
             DType::QFloat(scheme),
             QParams { scales },
-        );
-        Ok(Box::new(tensor))
+        ))
     }
 }
 

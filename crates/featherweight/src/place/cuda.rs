@@ -18,7 +18,7 @@ use cubecl::device_handle::DeviceHandle;
 use cubecl::server::ComputeServer;
 use cubecl::stream_id::StreamId;
 
-use super::copies::{Copies, PATIENCE, hangs};
+use super::copies::{Copies, PATIENCE_WITH_OTHERS, is_busy};
 use super::cubecl::Cube;
 use super::{Fill, Finished, Pieces, Staging};
 use crate::change::Quantised;
@@ -43,8 +43,7 @@ struct To {
 #[derive(Default)]
 struct Begun {
     all: u64,
-    /// By the stream of this thread.
-    free: Option<(StreamId, u64)>,
+    free: u64,
 }
 
 impl Cuda {
@@ -65,18 +64,13 @@ impl Cuda {
 impl Pieces for Cuda {
     fn begin(&self, shape: &[usize], dtype: DType) -> Result<Box<dyn Fill>, Error> {
         let tensor = self.cube.empty(shape, dtype)?;
-        let (binding, stream) = (tensor.handle.clone().binding(), StreamId::current());
-        let found = self.to.ask(move |server| {
-            let found = server.get_resource(binding, stream);
-            found.map(|found| found.resource().ptr)
-        })?;
-        let address = found.map_err(|error| self.cube.error(error))?;
+        let address = self.to.address(&tensor)?;
         let mut begun = self.to.begun.lock().unwrap_or_else(PoisonError::into_inner);
         begun.all += 1;
         Ok(Box::new(CudaFill {
             tensor,
             address,
-            begun: (stream, begun.all),
+            begun: begun.all,
             last: 0,
             to: Arc::clone(&self.to),
         }))
@@ -113,11 +107,24 @@ impl Pieces for Cuda {
         shape: &[usize],
         scheme: QuantScheme,
     ) -> Result<Box<dyn Any + Send>, Error> {
-        self.cube.quantised(matrix, shape, scheme)
+        let tensor = self.cube.quantised(matrix, shape, scheme)?;
+        // CubeCL tells nobody that there is no memory for what is uploaded (cubecl-cuda 0.10).
+        self.to.address(&tensor)?;
+        Ok(Box::new(tensor))
     }
 }
 
 impl To {
+    /// Where a tensor's memory lies on the device. That there is none is an error.
+    fn address(&self, tensor: &CubeTensor<CudaRuntime>) -> Result<u64, Error> {
+        let (binding, stream) = (tensor.handle.clone().binding(), StreamId::current());
+        let found = self.ask(move |server| {
+            let found = server.get_resource(binding, stream);
+            found.map(|found| found.resource().ptr)
+        })?;
+        found.map_err(|error| Error::device(&self.device, format!("{error:?}")))
+    }
+
     /// Asks CubeCL's thread, which owns the device, and waits no longer than it may take.
     fn ask<T: Send + 'static>(
         &self,
@@ -129,26 +136,22 @@ impl To {
         server.flush_queue();
         let lost = "CubeCL's thread could not do what it was asked for: the device is out of memory, or lost (it says more on \
                     standard error)";
-        let answered = answered.recv_timeout(PATIENCE);
+        let answered = answered.recv_timeout(PATIENCE_WITH_OTHERS);
         self.landed(answered.map_err(|error| match error {
-            RecvTimeoutError::Timeout => hangs(),
+            RecvTimeoutError::Timeout => is_busy(),
             RecvTimeoutError::Disconnected => lost.to_owned(),
         }))
     }
 
     /// Waits until the device has done what it was asked for before with the memory of the tensors begun so far: copies do not wait
-    /// for it, for they are in a stream of their own.
-    fn free(&self, (stream, number): (StreamId, u64)) -> Result<(), Error> {
+    /// for it, for they are in a stream of their own. Another thread's stream may have computed in that memory last, and CubeCL waits
+    /// for this thread's alone: so the whole device is waited for.
+    fn free(&self, number: u64) -> Result<(), Error> {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        if begun
-            .free
-            .is_some_and(|(of, upto)| of == stream && number <= upto)
-        {
-            return Ok(());
+        if number > begun.free {
+            self.landed(self.copies.wait_for_device())?;
+            begun.free = begun.all;
         }
-        let waiting = self.ask(move |server| server.sync(stream))?;
-        self.landed(self.copies.wait_until(waiting))?;
-        begun.free = Some((stream, begun.all));
         Ok(())
     }
 
@@ -162,8 +165,8 @@ struct CudaFill {
     tensor: CubeTensor<CudaRuntime>,
     /// Where it lies on the device.
     address: u64,
-    /// By which stream, and as which.
-    begun: (StreamId, u64),
+    /// As which of its device's.
+    begun: u64,
     /// The number of its last copy.
     last: u64,
     to: Arc<To>,
@@ -180,10 +183,7 @@ impl Fill for CudaFill {
 
     fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error> {
         let memory = &self.tensor.handle;
-        assert!(
-            offset_bytes + piece.len() as u64 <= memory.size_in_used(),
-            "a piece ends with its tensor"
-        );
+        super::rest_behind(memory.size_in_used(), offset_bytes, piece.len());
         self.to.free(self.begun)?;
         // SAFETY: so many bytes lie there as the handle says, which is kept until they are copied.
         let sent = unsafe {

@@ -53,6 +53,10 @@ pub trait Fill: Send {
     /// # Errors
     ///
     /// If the device reports one, be it of a write before.
+    ///
+    /// # Panics
+    ///
+    /// If the piece does not lie within the tensor.
     fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error>;
 
     /// The memory as what a tensor is made of, once its pieces are copied, or before whatever the device is asked for next.
@@ -174,7 +178,7 @@ impl<B: Backend> Place<B> {
     ///
     /// If the device cannot bind so large a tensor, or refuses.
     pub fn begin(&self, shape: &[usize], dtype: DType) -> Result<Filling<B>, Error> {
-        let bytes = shape.iter().product::<usize>() * dtype.size();
+        let bytes = bytes_of(shape, dtype)?;
         self.check_bytes(bytes as u64)?;
         let fill = match &self.pieces {
             Some(pieces) => pieces.begin(shape, dtype)?,
@@ -190,7 +194,8 @@ impl<B: Backend> Place<B> {
     }
 
     /// A flat tensor of data on the host, as Burn makes it of a parameter's (`Param::from_data`): by `from_data`, in memory of
-    /// exactly its size. CubeCL 0.10 copies the data twice on the host meanwhile.
+    /// exactly its size. CubeCL 0.10 copies the data twice on the host meanwhile, and tells nobody that the device has no memory for
+    /// it: what was loaded so is to be verified.
     ///
     /// # Errors
     ///
@@ -242,6 +247,16 @@ impl<B: Backend> Place<B> {
         map: PrivateMap,
     ) -> Result<Tensor<B, D>, Error> {
         let element = tensor.dtype.bytes() as usize;
+        if tensor
+            .bytes_in_file()
+            .is_none_or(|bytes| bytes > map.bytes().len() as u64)
+        {
+            return Err(Error::Unsupported(format!(
+                "{}: `{}` is not within the pages that were mapped for it",
+                tensor.file.display(),
+                tensor.name
+            )));
+        }
         if !map.bytes().as_ptr().addr().is_multiple_of(element) {
             return Err(Error::Unsupported(format!(
                 "{}: `{}` does not begin at a multiple of {element} bytes: it cannot be used where it lies",
@@ -272,11 +287,43 @@ impl<B: Backend> Place<B> {
         B::sync(&self.device).map_err(|error| Error::device(&self.device, error))?;
         pieces.finish()?;
         // wgpu's sync alone may return before the last writes were submitted (cubecl-wgpu 0.10).
-        let probe = Tensor::<B, 1>::from_data([1.0f32], &self.device);
-        let read = probe.try_into_data();
-        read.map_err(|error| Error::device(&self.device, format!("{error:?}")))?;
+        // CubeCL panics here where its thread could not do what it was asked for (cubecl-runtime 0.10).
+        let probe = || Tensor::<B, 1>::from_data([1.0f32], &self.device).try_into_data();
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(probe)) {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(Error::device(&self.device, format!("{error:?}"))),
+            Err(_) => {
+                let reason = "nothing can be read from it: it is out of memory, or lost";
+                return Err(Error::device(&self.device, reason));
+            }
+        }
         Ok(())
     }
+}
+
+/// The bytes of a tensor; one that no memory holds is an error.
+fn bytes_of(shape: &[usize], dtype: DType) -> Result<usize, Error> {
+    let mut sizes = shape.iter();
+    let elements = sizes.try_fold(1usize, |all, &size| all.checked_mul(size));
+    let bytes = elements.and_then(|elements| elements.checked_mul(dtype.size()));
+    bytes
+        .filter(|&bytes| isize::try_from(bytes).is_ok())
+        .ok_or(Error::TooLarge {
+            bytes: u64::MAX,
+            limit: isize::MAX as u64,
+        })
+}
+
+/// Bytes of a tensor behind a piece of it.
+///
+/// # Panics
+///
+/// If the piece does not end with its tensor, or before.
+#[cfg(any(feature = "cuda-unfused", feature = "wgpu-unfused"))]
+fn rest_behind(tensor_bytes: u64, offset_bytes: u64, piece_bytes: usize) -> u64 {
+    let end = offset_bytes.checked_add(piece_bytes as u64);
+    let rest = end.and_then(|end| tensor_bytes.checked_sub(end));
+    rest.expect("a piece lies within its tensor")
 }
 
 /// A tensor of a backend on its way to be filled: its memory is there, what lies in it is not.

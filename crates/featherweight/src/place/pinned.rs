@@ -102,9 +102,10 @@ impl Home {
     }
 
     fn lock(&self, bytes: usize) -> Result<Pages, driver::DriverError> {
-        self.context.enter()?;
         // SAFETY: what is in it is written below, before anybody reads it.
-        let memory = unsafe { driver::malloc_host(bytes, 0)? };
+        let memory = self
+            .context
+            .within(|| unsafe { driver::malloc_host(bytes, 0) })?;
         let memory = NonNull::new(memory.cast::<u8>())
             .ok_or(driver::DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY))?;
         // SAFETY: the driver has given so many bytes.
@@ -114,16 +115,20 @@ impl Home {
     }
 
     fn free(&self, kept: &mut Kept) {
-        if kept.free.is_empty() || self.context.enter().is_err() {
+        if kept.free.is_empty() {
             return;
         }
-        for pages in kept.free.drain(..) {
-            // SAFETY: the driver gave it, and nobody else has it. A driver that refuses keeps it until the process ends.
-            if unsafe { driver::free_host(pages.memory.as_ptr().cast()) }.is_ok() {
-                kept.bytes -= pages.bytes;
-                self.observer.unlocked(pages.bytes);
+        // A driver that refuses keeps them until the process ends.
+        let _ = self.context.within(|| {
+            for pages in kept.free.drain(..) {
+                // SAFETY: the driver gave it, and nobody else has it.
+                if unsafe { driver::free_host(pages.memory.as_ptr().cast()) }.is_ok() {
+                    kept.bytes -= pages.bytes;
+                    self.observer.unlocked(pages.bytes);
+                }
             }
-        }
+            Ok(())
+        });
     }
 }
 

@@ -78,7 +78,22 @@ impl Pieces for Wgpu {
         shape: &[usize],
         scheme: QuantScheme,
     ) -> Result<Box<dyn Any + Send>, Error> {
-        self.cube.quantised(matrix, shape, scheme)
+        let tensor = self.cube.quantised(matrix, shape, scheme)?;
+        // CubeCL tells nobody that there is no memory for what is uploaded (cubecl-wgpu 0.10).
+        let (binding, stream) = (tensor.handle.clone().binding(), StreamId::current());
+        let device = &self.cube.device;
+        let server = DeviceHandle::<<WgpuRuntime as Runtime>::Server>::new(device.to_id());
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        server.submit(move |server| {
+            let found = server.get_resource(binding, stream).map(drop);
+            drop(answer.send(found));
+        });
+        server.flush_queue();
+        match answered.recv_timeout(PATIENCE) {
+            Ok(found) => found.map_err(|error| self.cube.error(error))?,
+            Err(error) => return Err(Error::device(device, error)),
+        }
+        Ok(Box::new(tensor))
     }
 }
 
@@ -186,10 +201,10 @@ impl Fill for WgpuFill {
     fn write(&mut self, offset_bytes: u64, piece: Bytes) -> Result<(), Error> {
         let tensor = &self.tensor;
         let server = DeviceHandle::<<WgpuRuntime as Runtime>::Server>::new(tensor.device.to_id());
+        let bytes = piece.len();
+        let after = super::rest_behind(tensor.handle.size_in_used(), offset_bytes, bytes);
         let pending = self.writes.begin();
         let pending = pending.map_err(|reason| Error::device(&tensor.device, reason))?;
-        let bytes = piece.len();
-        let after = tensor.handle.size_in_used() - offset_bytes - bytes as u64;
         let place = tensor.handle.clone().offset_start(offset_bytes);
         let place = place.offset_end(after).binding();
         let descriptor = CopyDescriptor::new(place, [bytes].into(), [1].into(), 1);
