@@ -151,7 +151,10 @@ fn floor(path: &Path, tensors: &[TensorRange]) -> f64 {
 /// Seconds for a load: memory is taken, filled, and finished.
 fn load<B: Backend>(device: &B::Device, tensors: &[TensorRange], carrier: Carrier) -> f64 {
     let place = Place::<B>::new(device, Arc::new(Unobserved));
-    let sources: Vec<Source> = tensors.iter().cloned().map(Source::as_stored).collect();
+    // Larger ones would be refused.
+    let most = place.max_tensor_bytes().unwrap_or(u64::MAX);
+    let fitting = tensors.iter().filter(|tensor| tensor.bytes() <= most);
+    let sources: Vec<Source> = fitting.cloned().map(Source::as_stored).collect();
     let start = Instant::now();
     let mut fillings: Vec<_> = sources
         .iter()

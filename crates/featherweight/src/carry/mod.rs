@@ -1,10 +1,11 @@
 //! Who moves the bytes from the file to the tensors' memory.
 //!
 //! ```text
-//!  memory of the host's   file ──read──────────────▶ tensor          no buffer between, but for casts
+//!  memory of the host's   file ──read──────────────▶ tensor          no buffer between, but for casts and other layouts
 //!  a device's             file ──read──▶ piece ────▶ tensor at its offset     all pieces together: the staging memory
 //! ```
 
+mod in_place;
 mod stream;
 mod threads;
 #[cfg(target_os = "linux")]

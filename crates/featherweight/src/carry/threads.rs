@@ -5,17 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use burn::tensor::Bytes;
-use checkpoint::Access;
+use checkpoint::{Access, Reader};
 
-use super::{PieceReader, Source};
+use super::{PieceReader, Source, in_place};
 use crate::Error;
 use crate::place::{Fill, Staging};
-
-/// The most that one read fetches straight into a tensor.
-const IN_PLACE_PIECE_BYTES: usize = 4 << 20;
-/// The same of what is transposed on the way: a part of it has a part of each row of the file, and to read these one by one, or
-/// with what is between them, takes longer than a thread that is idle at the end.
-const TRANSPOSED_PIECE_BYTES: usize = 256 << 20;
 
 pub(super) fn carry(
     sources: &[Source],
@@ -24,11 +18,13 @@ pub(super) fn carry(
     access: Access,
     staging: Staging,
 ) -> Result<(), Error> {
-    let is_in_place = fills.iter_mut().all(|fill| fill.memory().is_some());
-    match is_in_place {
-        true => in_place(sources, fills, threads, access, staging),
-        false => through_ring(sources, fills, threads, access, staging),
+    let buffer_bytes = staging.share_bytes(threads);
+    let panel_bytes = Reader::panel_bytes(access, buffer_bytes);
+    if let Some(jobs) = in_place::jobs(sources, fills, panel_bytes, |_| in_place::PIECE_BYTES) {
+        let reader = || PieceReader::with_buffer(access, buffer_bytes);
+        return straight(jobs, threads, reader);
     }
+    through_ring(sources, fills, threads, access, staging)
 }
 
 /// A panic is an error to whoever waits for the thread.
@@ -43,38 +39,20 @@ fn caught<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
 }
 
 /// Straight into the tensors' own memory.
-fn in_place(
-    sources: &[Source],
-    fills: &mut [&mut dyn Fill],
+fn straight<'a>(
+    jobs: impl Iterator<Item = in_place::Job<'a>> + Send,
     threads: usize,
-    access: Access,
-    staging: Staging,
+    reader: impl Fn() -> PieceReader + Sync,
 ) -> Result<(), Error> {
-    let memories = fills
-        .iter_mut()
-        .map(|fill| fill.memory().unwrap_or(&mut []));
-    let jobs = memories.zip(sources).flat_map(|(memory, source)| {
-        let mut rest = memory;
-        let most = match source.tensor.is_contiguous() {
-            true => IN_PLACE_PIECE_BYTES,
-            false => TRANSPOSED_PIECE_BYTES,
-        };
-        source.pieces(most).map(move |range| {
-            let length = (range.end - range.start) as usize;
-            let (piece, behind) = std::mem::take(&mut rest).split_at_mut(length);
-            rest = behind;
-            (source, range, piece)
-        })
-    });
     let jobs = Mutex::new(jobs);
     let work = || {
-        let mut reader = PieceReader::with_buffer(access, staging.share_bytes(threads));
+        let mut reader = reader();
         loop {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((source, range, memory)) = next else {
+            let Some(job) = next else {
                 return Ok(());
             };
-            if let Err(error) = reader.read(source, range, memory) {
+            if let Err(error) = job.read(&mut reader) {
                 // Nobody begins another piece of what has failed.
                 let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
                 jobs.by_ref().for_each(drop);
@@ -83,7 +61,9 @@ fn in_place(
         }
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| caught(work))).collect();
+        let threads: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| caught(&work)))
+            .collect();
         // All of them have ended then, whatever the first says.
         let ended: Vec<Result<(), Error>> = threads
             .into_iter()
