@@ -89,12 +89,12 @@ impl Reader {
         read.map_err(Error::io(path, "read a tensor"))
     }
 
-    /// The most that a panel should have: more than is read at once through the page cache would not stay in a core's own cache until
-    /// it is put to its place.
-    pub fn panel_bytes(access: Access, buffer_bytes: usize) -> usize {
-        match access {
+    /// The most that a panel should have: more than a core's own cache holds would not stay there until it is put to its place; past the
+    /// page cache, long reads are worth more than that.
+    pub fn panel_bytes(&self) -> usize {
+        match self.access {
             Access::Buffered => PANEL_BYTES,
-            Access::Direct => buffer_bytes.max(4 * BLOCK) - 2 * BLOCK,
+            Access::Direct => self.scratch.bytes.saturating_sub(2 * BLOCK).max(BLOCK),
         }
     }
 
