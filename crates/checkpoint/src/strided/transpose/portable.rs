@@ -12,8 +12,8 @@ pub(super) fn block<const ELEMENT: usize, const LINE: usize>(
 ) {
     for row in 0..LINE {
         let line: &[[u8; ELEMENT]; LINE] = from[row * pitch..].first_chunk().expect("a line");
-        for column in 0..LINE {
-            to.0[column][row] = line[column];
+        for (column, element) in to.0.iter_mut().zip(line) {
+            column[row] = *element;
         }
     }
 }
