@@ -54,6 +54,7 @@ pub use format::{Format, Other, Shard, Unreadable};
 pub use index::{Checkpoint, TensorRange};
 pub use map::{Mapped, PrivateMap, PrivateMaps};
 pub use reader::{Access, Aligned, Reader, blocks, open, read_at};
+pub use strided::{Beside, Panel, beside};
 pub use synthetic::Synthetic;
 pub use whole::{read_text, read_whole};
 pub use write::{PARTIAL_PREFIX, TensorMeta, Written, write, write_with_metadata};

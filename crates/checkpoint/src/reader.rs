@@ -7,13 +7,15 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::strided::{Source, gather};
+use crate::strided::{Panel, Source, at_least, gather};
 use crate::{Error, TensorRange, file};
 
 /// What direct I/O asks of offsets, lengths and memory: the block of any disk, and a page.
 const BLOCK: usize = 4096;
 /// How much is read at once through [`Access::Direct`].
 const SCRATCH_BYTES: usize = 4 << 20;
+/// How much of a [`Panel`] is read at once through the page cache.
+const PANEL_BYTES: usize = 1 << 20;
 
 /// Past the page cache, or through it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +70,7 @@ impl Reader {
     ) -> Result<(), Error> {
         tensor.check_part(start, buffer.len() as u64)?;
         let path = &tensor.file;
-        if !self.files.contains_key(path) {
-            let file = open(path, self.access)?;
-            self.files.insert(Arc::clone(path), file);
-        }
+        self.open(path)?;
         let (file, scratch) = (&self.files[path], &mut self.scratch);
         let mut read = |offset, buffer: &mut [u8]| match self.access {
             Access::Buffered => read_exact_at(file, buffer, offset),
@@ -88,6 +87,55 @@ impl Reader {
             }
         };
         read.map_err(Error::io(path, "read a tensor"))
+    }
+
+    /// The most that a panel should have: more than a core's own cache holds would not stay there until it is put to its place; past the
+    /// page cache, long reads are worth more than that.
+    pub fn panel_bytes(&self) -> usize {
+        match self.access {
+            Access::Buffered => PANEL_BYTES,
+            Access::Direct => self.scratch.bytes.saturating_sub(2 * BLOCK).max(BLOCK),
+        }
+    }
+
+    /// Reads a panel, and puts it to its place.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened, cannot be read, or ends before.
+    pub fn read_panel(&mut self, panel: Panel<'_>) -> Result<(), Error> {
+        let (path, span) = (Arc::clone(panel.file()), panel.span());
+        self.open(&path)?;
+        let file = &self.files[&path];
+        let bytes = (span.end - span.start) as usize;
+        let around = blocks(span.clone());
+        let read = match self.access {
+            // From where it was read to, if it fits there whole.
+            Access::Direct if (around.end - around.start) as usize <= self.scratch.bytes => {
+                let memory = &mut self.scratch.memory()[..(around.end - around.start) as usize];
+                let skip = (span.start - around.start) as usize;
+                let read = read_up_to(file, memory, around.start, skip + bytes);
+                read.map(|()| &memory[skip..skip + bytes])
+            }
+            access => {
+                let memory = at_least(&mut self.segments, bytes);
+                let read = match access {
+                    Access::Buffered => read_exact_at(file, memory, span.start),
+                    Access::Direct => read_blocks(file, &mut self.scratch, span.start, memory),
+                };
+                read.map(|()| &*memory)
+            }
+        };
+        panel.place(read.map_err(Error::io(&path, "read a tensor"))?);
+        Ok(())
+    }
+
+    fn open(&mut self, path: &Arc<Path>) -> Result<(), Error> {
+        if !self.files.contains_key(path) {
+            let file = open(path, self.access)?;
+            self.files.insert(Arc::clone(path), file);
+        }
+        Ok(())
     }
 }
 
@@ -149,6 +197,28 @@ fn read_blocks(
         let count = (read - skip).min(buffer.len() - done);
         buffer[done..done + count].copy_from_slice(&memory[skip..skip + count]);
         done += count;
+    }
+    Ok(())
+}
+
+/// Reads blocks until so many bytes are there: the last block of a file may be short.
+fn read_up_to(file: &File, blocks: &mut [u8], offset: u64, bytes: usize) -> std::io::Result<()> {
+    let mut done = 0;
+    while done < bytes {
+        match read_at(file, &mut blocks[done..], offset + done as u64) {
+            Ok(0) => return Err(IoError::from(ErrorKind::UnexpectedEof)),
+            // A read that was short goes on from a block's beginning.
+            Ok(count) if done + count < bytes => {
+                let whole = (done + count) / BLOCK * BLOCK;
+                if whole == done {
+                    return Err(IoError::from(ErrorKind::UnexpectedEof));
+                }
+                done = whole;
+            }
+            Ok(count) => done += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }

@@ -7,15 +7,20 @@
 //!
 //! Short gaps are read with the segments and thrown away, long ones are skipped. Parts of rows are read to their place;
 //! parts of columns are collected in scratch memory and transposed from there. A whole transposed matrix has no gaps: it is
-//! read in long runs, every byte once.
+//! read in long runs, every byte once. Where all of a matrix is wanted in memory that can be written anywhere, [`Panel`]s do so from
+//! several threads.
 
+mod panel;
 mod rectangle;
 mod source;
 mod transpose;
+mod window;
 
 use std::io::Result;
 
+pub use self::panel::{Beside, Panel, beside};
 use self::rectangle::Rectangle;
+pub(crate) use self::rectangle::at_least;
 pub(crate) use self::source::Source;
 use crate::TensorRange;
 

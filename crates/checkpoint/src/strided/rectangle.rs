@@ -4,7 +4,8 @@ use std::io::Result;
 use std::ops::Range;
 
 use super::source::Elements;
-use super::transpose::transpose;
+use super::transpose::{Store, transpose};
+use super::window::Window;
 use crate::TensorRange;
 
 /// The most that is collected before it is put in its place. It should stay in a core's own cache meanwhile: from 256 KiB to
@@ -164,7 +165,7 @@ impl Rectangle {
 }
 
 /// The first so many bytes of `scratch`, which grows to them.
-fn at_least(scratch: &mut Vec<u8>, bytes: usize) -> &mut [u8] {
+pub(crate) fn at_least(scratch: &mut Vec<u8>, bytes: usize) -> &mut [u8] {
     if scratch.len() < bytes {
         scratch.reserve_exact(bytes - scratch.len());
         scratch.resize(bytes, 0);
@@ -181,7 +182,9 @@ fn place<const ELEMENT: usize, const LINE: usize>(
 ) {
     if inner.in_file == 1 && outer.in_memory == 1 {
         let size = (outer.length, inner.length);
-        transpose::<ELEMENT, LINE>(from, outer.in_file, size, memory, inner.in_memory);
+        let (width, pitch) = (outer.length * ELEMENT, inner.in_memory * ELEMENT);
+        let mut to = Window::within(memory.as_flattened_mut(), inner.length, width, pitch);
+        transpose::<ELEMENT, LINE>(from, outer.in_file, size, &mut to, Store::Cached);
         return;
     }
     // Memory is written in its own order: one of the two dimensions are its rows.

@@ -1,10 +1,11 @@
 //! Who moves the bytes from the file to the tensors' memory.
 //!
 //! ```text
-//!  memory of the host's   file ──read──────────────▶ tensor          no buffer between, but for casts
+//!  memory of the host's   file ──read──────────────▶ tensor          no buffer between, but for casts and other layouts
 //!  a device's             file ──read──▶ piece ────▶ tensor at its offset     all pieces together: the staging memory
 //! ```
 
+mod in_place;
 mod stream;
 mod threads;
 #[cfg(target_os = "linux")]
@@ -17,7 +18,7 @@ use std::ops::Range;
 
 use burn::tensor::{Bytes, TensorData};
 pub use checkpoint::Access;
-use checkpoint::{Mapped, Reader, TensorRange};
+use checkpoint::{Mapped, Reader, TensorRange, beside};
 
 use crate::change::Cast;
 use crate::place::{Fill, Staging, heap};
@@ -93,12 +94,36 @@ impl Source {
         }
     }
 
+    /// Its pieces on the way to a device, in groups that are read together: see [`PieceReader::read_pieces`].
+    pub(crate) fn read_together(
+        &self,
+        staging: Staging,
+    ) -> impl Iterator<Item = Vec<Range<u64>>> + use<> {
+        let together = match self.tensor.is_contiguous() || !self.cast.is_none() {
+            true => 1,
+            // Others are on their way meanwhile.
+            false => Staging::PIECES / 2,
+        };
+        let mut pieces = self.pieces(staging.piece_bytes());
+        std::iter::from_fn(move || {
+            let some: Vec<_> = pieces.by_ref().take(together).collect();
+            (!some.is_empty()).then_some(some)
+        })
+    }
+
     /// Its pieces: ranges of bytes in memory.
     pub(crate) fn pieces(&self, most: usize) -> impl Iterator<Item = Range<u64>> + use<> {
         let (bytes, step) = (self.bytes(), self.piece_bytes(most) as u64);
         let starts = (0..bytes).step_by(step as usize);
         starts.map(move |start| start..bytes.min(start + step))
     }
+}
+
+/// A part of a tensor on its way to a device.
+pub(crate) struct Piece {
+    /// Of the tensor's bytes in memory.
+    range: Range<u64>,
+    memory: Bytes,
 }
 
 /// Reads pieces, and casts them. One for each thread.
@@ -121,6 +146,36 @@ impl PieceReader {
             reader: Reader::with_buffer(access, bytes),
             stored: Vec::new(),
         }
+    }
+
+    /// Reads pieces of a source that follow each other. Where it is transposed, a piece has a part of each row of the file: of all
+    /// pieces together these are longer, and are read at once.
+    pub fn read_pieces(&mut self, source: &Source, pieces: &mut [Piece]) -> Result<(), Error> {
+        let row_bytes = source.tensor.row_bytes().max(1);
+        let are_rows = |piece: &Piece| {
+            let (start, end) = (piece.range.start, piece.range.end);
+            start.is_multiple_of(row_bytes) && end.is_multiple_of(row_bytes)
+        };
+        if pieces.len() < 2 || !source.cast.is_none() || !pieces.iter().all(are_rows) {
+            return pieces
+                .iter_mut()
+                .try_for_each(|piece| self.read(source, piece.range.clone(), &mut piece.memory));
+        }
+        let rows = pieces.iter_mut().map(|Piece { range, memory }| {
+            let (start, end) = (range.start / row_bytes, range.end / row_bytes);
+            let rows = source.tensor.clone().narrowed(start as usize..end as usize);
+            (rows, (range.clone(), &mut memory[..]))
+        });
+        let (panels, rest) = beside(rows, self.reader.panel_bytes());
+        for rows in panels {
+            for panel in rows.panels(|(_, memory)| memory) {
+                self.reader.read_panel(panel)?;
+            }
+        }
+        for (_, (range, memory)) in rest {
+            self.read(source, range, memory)?;
+        }
+        Ok(())
     }
 
     /// Reads these bytes of what `source` is in memory.

@@ -1,8 +1,10 @@
 //! One thread, tensor after tensor.
 
+use std::ops::Range;
+
 use checkpoint::Access;
 
-use super::{PieceReader, Source};
+use super::{Piece, PieceReader, Source, in_place};
 use crate::Error;
 use crate::place::{Fill, Staging};
 
@@ -12,15 +14,21 @@ pub(super) fn carry(
     staging: Staging,
 ) -> Result<(), Error> {
     let mut reader = PieceReader::new(Access::Buffered);
+    let panel_bytes = reader.reader.panel_bytes();
+    if let Some(mut jobs) = in_place::jobs(sources, fills, panel_bytes, |_| in_place::PIECE_BYTES) {
+        return jobs.try_for_each(|job| job.read(&mut reader));
+    }
     for (source, fill) in sources.iter().zip(fills) {
-        if let Some(memory) = fill.memory() {
-            reader.read(source, 0..source.bytes(), memory)?;
-            continue;
-        }
-        for range in source.pieces(staging.piece_bytes()) {
-            let mut piece = fill.staging((range.end - range.start) as usize, staging);
-            reader.read(source, range.clone(), &mut piece)?;
-            fill.write(range.start, piece)?;
+        for ranges in source.read_together(staging) {
+            let piece = |range: Range<u64>| Piece {
+                memory: fill.staging((range.end - range.start) as usize, staging),
+                range,
+            };
+            let mut pieces: Vec<Piece> = ranges.into_iter().map(piece).collect();
+            reader.read_pieces(source, &mut pieces)?;
+            for Piece { range, memory } in pieces {
+                fill.write(range.start, memory)?;
+            }
         }
     }
     Ok(())

@@ -76,7 +76,7 @@ const ALL: [Carrier; 5] = [
     Carrier::Uring { depth: 1 },
 ];
 
-/// A file of floats, and tensors of it of several shapes, one of them transposed.
+/// A file of floats, and tensors of it of several shapes, some of them transposed, some beside each other in one matrix.
 fn file_of_tensors() -> (tempfile::NamedTempFile, Vec<Source>) {
     // Beside the sources: a temporary folder may lie in memory, where there is no direct I/O.
     let file = tempfile::NamedTempFile::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
@@ -97,6 +97,13 @@ fn file_of_tensors() -> (tempfile::NamedTempFile, Vec<Source>) {
         tensor(128, &[97, 301], &[1, 97]),
         tensor(4096, &[count - 1024], &[1]),
         tensor(12, &[], &[]),
+        // Three in the rows of one, the last of them transposed; and one alone, of which rows are longer than any buffer.
+        tensor(8192, &[200, 64], &[192, 1]),
+        tensor(8192 + 256, &[200, 64], &[192, 1]),
+        tensor(8192 + 512, &[64, 200], &[1, 192]),
+        tensor(16_384, &[50, 3], &[2400, 1]),
+        tensor(16_388, &[20_000, 5], &[1, 20_001]),
+        tensor(20_004, &[333, 129], &[1, 333]),
     ];
     let mut sources: Vec<Source> = tensors.iter().cloned().map(Source::as_stored).collect();
     for dtype in [DType::F16, DType::F64] {

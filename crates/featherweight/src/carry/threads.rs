@@ -4,18 +4,11 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError, mpsc};
 
-use burn::tensor::Bytes;
 use checkpoint::Access;
 
-use super::{PieceReader, Source};
+use super::{Piece, PieceReader, Source, in_place};
 use crate::Error;
 use crate::place::{Fill, Staging};
-
-/// The most that one read fetches straight into a tensor.
-const IN_PLACE_PIECE_BYTES: usize = 4 << 20;
-/// The same of what is transposed on the way: a part of it has a part of each row of the file, and to read these one by one, or
-/// with what is between them, takes longer than a thread that is idle at the end.
-const TRANSPOSED_PIECE_BYTES: usize = 256 << 20;
 
 pub(super) fn carry(
     sources: &[Source],
@@ -24,11 +17,13 @@ pub(super) fn carry(
     access: Access,
     staging: Staging,
 ) -> Result<(), Error> {
-    let is_in_place = fills.iter_mut().all(|fill| fill.memory().is_some());
-    match is_in_place {
-        true => in_place(sources, fills, threads, access, staging),
-        false => through_ring(sources, fills, threads, access, staging),
+    let reader = |_| PieceReader::with_buffer(access, staging.share_bytes(threads));
+    let readers: Vec<PieceReader> = (0..threads).map(reader).collect();
+    let panel_bytes = readers[0].reader.panel_bytes();
+    if let Some(jobs) = in_place::jobs(sources, fills, panel_bytes, |_| in_place::PIECE_BYTES) {
+        return straight(jobs, readers);
     }
+    through_ring(sources, fills, readers, staging)
 }
 
 /// A panic is an error to whoever waits for the thread.
@@ -43,38 +38,18 @@ fn caught<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
 }
 
 /// Straight into the tensors' own memory.
-fn in_place(
-    sources: &[Source],
-    fills: &mut [&mut dyn Fill],
-    threads: usize,
-    access: Access,
-    staging: Staging,
+fn straight<'a>(
+    jobs: impl Iterator<Item = in_place::Job<'a>> + Send,
+    readers: Vec<PieceReader>,
 ) -> Result<(), Error> {
-    let memories = fills
-        .iter_mut()
-        .map(|fill| fill.memory().unwrap_or(&mut []));
-    let jobs = memories.zip(sources).flat_map(|(memory, source)| {
-        let mut rest = memory;
-        let most = match source.tensor.is_contiguous() {
-            true => IN_PLACE_PIECE_BYTES,
-            false => TRANSPOSED_PIECE_BYTES,
-        };
-        source.pieces(most).map(move |range| {
-            let length = (range.end - range.start) as usize;
-            let (piece, behind) = std::mem::take(&mut rest).split_at_mut(length);
-            rest = behind;
-            (source, range, piece)
-        })
-    });
     let jobs = Mutex::new(jobs);
-    let work = || {
-        let mut reader = PieceReader::with_buffer(access, staging.share_bytes(threads));
+    let work = |mut reader: PieceReader| {
         loop {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((source, range, memory)) = next else {
+            let Some(job) = next else {
                 return Ok(());
             };
-            if let Err(error) = reader.read(source, range, memory) {
+            if let Err(error) = job.read(&mut reader) {
                 // Nobody begins another piece of what has failed.
                 let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
                 jobs.by_ref().for_each(drop);
@@ -83,7 +58,11 @@ fn in_place(
         }
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| caught(work))).collect();
+        let work = &work;
+        let threads: Vec<_> = readers
+            .into_iter()
+            .map(|reader| scope.spawn(move || caught(|| work(reader))))
+            .collect();
         // All of them have ended then, whatever the first says.
         let ended: Vec<Result<(), Error>> = threads
             .into_iter()
@@ -93,11 +72,11 @@ fn in_place(
     })
 }
 
-/// A piece of a tensor.
+/// Pieces of a tensor that are read together.
 struct Job<'a> {
     source: &'a Source,
-    range: Range<u64>,
-    /// Which of the tensors it is of.
+    ranges: Vec<Range<u64>>,
+    /// Which of the tensors they are of.
     tensor: usize,
 }
 
@@ -105,62 +84,70 @@ struct Job<'a> {
 fn through_ring(
     sources: &[Source],
     fills: &mut [&mut dyn Fill],
-    threads: usize,
-    access: Access,
+    readers: Vec<PieceReader>,
     staging: Staging,
 ) -> Result<(), Error> {
-    let mut jobs = sources.iter().enumerate().flat_map(|(tensor, source)| {
-        let pieces = source.pieces(staging.piece_bytes());
-        pieces.map(move |range| Job {
+    let jobs = sources.iter().enumerate().flat_map(|(tensor, source)| {
+        let pieces = source.read_together(staging);
+        pieces.map(move |ranges| Job {
             source,
-            range,
+            ranges,
             tensor,
         })
     });
-    let (to_read, next) = mpsc::channel::<(Job<'_>, Bytes)>();
+    let mut jobs = jobs.peekable();
+    let (to_read, next) = mpsc::channel::<(Job<'_>, Vec<Piece>)>();
     let next = Mutex::new(next);
     let (read, arrived) = mpsc::channel();
-    let work = |read: mpsc::Sender<_>| {
-        let mut reader = PieceReader::with_buffer(access, staging.share_bytes(threads));
+    let work = |mut reader: PieceReader, read: mpsc::Sender<_>| {
         loop {
             let job = next.lock().unwrap_or_else(PoisonError::into_inner).recv();
             // Ends when the loading thread has no more pieces, or has given up.
-            let Ok((job, mut piece)) = job else { return };
-            let result = caught(|| reader.read(job.source, job.range.clone(), &mut piece));
-            if read.send(result.map(|()| (job, piece))).is_err() {
+            let Ok((job, mut pieces)) = job else { return };
+            let result = caught(|| reader.read_pieces(job.source, &mut pieces));
+            if read.send(result.map(|()| (job.tensor, pieces))).is_err() {
                 return;
             }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        let work = &work;
+        for reader in readers {
             let read = read.clone();
-            scope.spawn(|| work(read));
+            scope.spawn(move || work(reader, read));
         }
         drop(read);
         let mut in_flight = 0;
         let mut result = Ok(());
         loop {
-            while in_flight < Staging::PIECES {
-                let Some(job) = jobs.next() else { break };
-                let bytes = (job.range.end - job.range.start) as usize;
-                let piece = fills[job.tensor].staging(bytes, staging);
-                if to_read.send((job, piece)).is_err() {
-                    break;
+            let has_room =
+                |job: &Job<'_>| in_flight == 0 || in_flight + job.ranges.len() <= Staging::PIECES;
+            if let Some(job) = jobs.next_if(has_room) {
+                let piece = |range: &Range<u64>| Piece {
+                    range: range.clone(),
+                    memory: fills[job.tensor].staging((range.end - range.start) as usize, staging),
+                };
+                let pieces: Vec<Piece> = job.ranges.iter().map(piece).collect();
+                in_flight += pieces.len();
+                if to_read.send((job, pieces)).is_ok() {
+                    continue;
                 }
-                in_flight += 1;
             }
             if in_flight == 0 {
                 break;
             }
-            // Each thread answers for each piece, whatever happens over it.
-            let one = match arrived.recv() {
-                Ok(one) => one,
+            // Each thread answers for each job, whatever happens over it.
+            let read = match arrived.recv() {
+                Ok(read) => read,
                 Err(_) => Err(Error::Panicked("without saying why".to_owned())),
             };
-            in_flight -= 1;
-            let written =
-                one.and_then(|(job, piece)| fills[job.tensor].write(job.range.start, piece));
+            let written = read.and_then(|(tensor, pieces)| {
+                in_flight -= pieces.len();
+                let mut pieces = pieces.into_iter();
+                pieces.try_for_each(|Piece { range, memory }| {
+                    fills[tensor].write(range.start, memory)
+                })
+            });
             if written.is_err() {
                 result = written;
                 break;

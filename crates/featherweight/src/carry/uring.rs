@@ -1,5 +1,6 @@
 //! One thread, and reads in flight through io_uring.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
@@ -10,14 +11,14 @@ use std::sync::Arc;
 use checkpoint::{Access, Aligned, blocks};
 use io_uring::{IoUring, opcode, types};
 
-use super::{PieceReader, Source};
+use super::{PieceReader, Source, in_place};
 use crate::Error;
 use crate::place::{Fill, Staging};
 
 const BLOCK: usize = 4096;
 
-/// A piece of a tensor.
-struct Job<'a> {
+/// A piece of a tensor that is written there as it has arrived.
+struct Piece<'a> {
     source: &'a Source,
     /// Of its bytes in memory.
     range: Range<u64>,
@@ -25,27 +26,49 @@ struct Job<'a> {
     tensor: usize,
 }
 
-impl Job<'_> {
+/// What is read at once, of one file, and where to.
+trait Job {
+    fn file(&self) -> &Arc<Path>;
+
+    /// Where it lies in the file; `None` where it is not together there.
+    fn in_file(&self) -> Option<Range<u64>>;
+}
+
+impl Job for Piece<'_> {
+    fn file(&self) -> &Arc<Path> {
+        &self.source.tensor.file
+    }
+
     fn in_file(&self) -> Option<Range<u64>> {
         let stored = self.source.stored(&self.range);
         self.source.tensor.in_file(stored)
     }
 }
 
+impl Job for in_place::Job<'_> {
+    fn file(&self) -> &Arc<Path> {
+        in_place::Job::file(self)
+    }
+
+    fn in_file(&self) -> Option<Range<u64>> {
+        in_place::Job::in_file(self)
+    }
+}
+
 /// Memory that the kernel writes to, and the piece that it is read for.
-struct Slot<'a> {
-    job: Option<(Job<'a>, Range<u64>)>,
+struct Slot<J> {
+    job: Option<(J, Range<u64>)>,
     memory: Aligned,
 }
 
 /// The ring and its memory. Nothing of it is let go of while the kernel may still write to it, whatever happens meanwhile.
-struct Ring<'a> {
+struct Ring<J> {
     ring: IoUring,
-    slots: Vec<Slot<'a>>,
+    slots: Vec<Slot<J>>,
     in_flight: usize,
 }
 
-impl Drop for Ring<'_> {
+impl<J> Drop for Ring<J> {
     fn drop(&mut self) {
         while self.in_flight > 0 {
             match self.ring.submit_and_wait(1) {
@@ -76,80 +99,123 @@ pub(super) fn carry(
     }
     // Whole blocks around a piece must fit a slot.
     let slot_bytes = staging.share_bytes(depth);
-    let jobs = || {
-        sources.iter().enumerate().flat_map(|(tensor, source)| {
-            let (from, into) = (source.cast.bytes_from(), source.cast.bytes_into());
-            let most = (slot_bytes - 2 * BLOCK) / from.max(into) * into;
-            let pieces = source.pieces(most);
-            pieces.map(move |range| Job {
-                source,
-                range,
-                tensor,
-            })
-        })
+    let most = slot_bytes - 2 * BLOCK;
+    let piece_bytes = |source: &Source| {
+        let (from, into) = (source.cast.bytes_from(), source.cast.bytes_into());
+        most / from.max(into) * into
     };
-    // What does not lie in a row is read through the page cache, by this thread.
+    // What is not together in the file is read through the page cache, by this thread.
     let mut reader = PieceReader::new(Access::Buffered);
-    for job in jobs().filter(|job| job.in_file().is_none()) {
-        let (source, range) = (job.source, job.range.clone());
-        fill(&mut *fills[job.tensor], &job.range, staging, |piece| {
-            reader.read(source, range, piece)
-        })?;
+    if let Some(jobs) = in_place::jobs(sources, fills, most, piece_bytes) {
+        let ring = Ring::new(ring, depth, slot_bytes);
+        return ring.carry(
+            jobs,
+            &files,
+            |job| job.read(&mut reader),
+            |job, read| job.place(read),
+        );
     }
-    let mut jobs = jobs().filter_map(|job| {
-        let in_file = job.in_file()?;
-        Some((job, in_file))
+    let jobs = sources.iter().enumerate().flat_map(|(tensor, source)| {
+        let pieces = source.pieces(piece_bytes(source));
+        pieces.map(move |range| Piece {
+            source,
+            range,
+            tensor,
+        })
     });
-    let slot = |_| Slot {
-        job: None,
-        memory: Aligned::new(slot_bytes),
+    let ring = Ring::new(ring, depth, slot_bytes);
+    let fills = RefCell::new(fills);
+    let fill = |piece: &Piece<'_>, write: &mut dyn FnMut(&mut [u8]) -> Result<(), Error>| {
+        fill(
+            &mut *fills.borrow_mut()[piece.tensor],
+            &piece.range,
+            staging,
+            write,
+        )
     };
-    let mut ring = Ring {
-        ring,
-        slots: (0..depth).map(slot).collect(),
-        in_flight: 0,
-    };
-    for at in 0..depth {
-        if let Some(job) = jobs.next() {
-            ring.start(at, job, &files);
-        }
-    }
-    while ring.in_flight > 0 {
-        match ring.ring.submit_and_wait(1) {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                return Err(Error::NoUring {
-                    reason: error.to_string(),
-                });
-            }
-        }
-        let completion = ring.ring.completion();
-        let done: Vec<_> = completion
-            .map(|entry| (entry.user_data() as usize, entry.result()))
-            .collect();
-        // All of them have ended, whatever becomes of the first.
-        ring.in_flight -= done.len();
-        for (at, result) in done {
-            ring.deliver(at, result, fills, staging)?;
-            if let Some(job) = jobs.next() {
-                ring.start(at, job, &files);
-            }
-        }
-    }
-    Ok(())
+    ring.carry(
+        jobs,
+        &files,
+        |job| {
+            fill(&job, &mut |to| {
+                reader.read(job.source, job.range.clone(), to)
+            })
+        },
+        |job, read| fill(&job, &mut |to| super::cast(job.source, read, to)),
+    )
 }
 
-impl<'a> Ring<'a> {
+impl<J: Job> Ring<J> {
+    fn new(ring: IoUring, depth: usize, slot_bytes: usize) -> Ring<J> {
+        let slot = |_| Slot {
+            job: None,
+            memory: Aligned::new(slot_bytes),
+        };
+        Ring {
+            ring,
+            slots: (0..depth).map(slot).collect(),
+            in_flight: 0,
+        }
+    }
+
+    /// Has everything read: what is together in the file by the ring.
+    fn carry(
+        mut self,
+        jobs: impl Iterator<Item = J>,
+        files: &HashMap<Arc<Path>, File>,
+        mut gather: impl FnMut(J) -> Result<(), Error>,
+        mut place: impl FnMut(J, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut jobs = jobs;
+        let mut next = || -> Result<_, Error> {
+            for job in jobs.by_ref() {
+                match job.in_file() {
+                    Some(in_file) => return Ok(Some((job, in_file))),
+                    None => gather(job)?,
+                }
+            }
+            Ok(None)
+        };
+        for at in 0..self.slots.len() {
+            if let Some(job) = next()? {
+                self.start(at, job, files);
+            }
+        }
+        while self.in_flight > 0 {
+            match self.ring.submit_and_wait(1) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    return Err(Error::NoUring {
+                        reason: error.to_string(),
+                    });
+                }
+            }
+            let completion = self.ring.completion();
+            let done: Vec<_> = completion
+                .map(|entry| (entry.user_data() as usize, entry.result()))
+                .collect();
+            // All of them have ended, whatever becomes of the first.
+            self.in_flight -= done.len();
+            for (at, result) in done {
+                self.deliver(at, result, &mut place)?;
+                if let Some(job) = next()? {
+                    self.start(at, job, files);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Queues a read of the blocks around a piece into slot `at`, which is free.
     fn start(
         &mut self,
         at: usize,
-        (job, in_file): (Job<'a>, Range<u64>),
+        (job, in_file): (J, Range<u64>),
         files: &HashMap<Arc<Path>, File>,
     ) {
         let around = blocks(in_file.clone());
-        let file = types::Fd(files[&job.source.tensor.file].as_raw_fd());
+        let file = types::Fd(files[job.file()].as_raw_fd());
         let slot = &mut self.slots[at];
         let memory = slot.memory.memory();
         let length = (around.end - around.start) as u32;
@@ -174,8 +240,7 @@ impl<'a> Ring<'a> {
         &mut self,
         at: usize,
         result: i32,
-        fills: &mut [&mut dyn Fill],
-        staging: Staging,
+        place: &mut impl FnMut(J, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let slot = &mut self.slots[at];
         let (job, in_file) = slot.job.take().expect("a read has a piece");
@@ -183,7 +248,7 @@ impl<'a> Ring<'a> {
         let bytes = (in_file.end - in_file.start) as usize;
         let failed = |answer: std::io::Error| {
             Error::Checkpoint(checkpoint::Error::Io {
-                path: job.source.tensor.file.to_path_buf(),
+                path: job.file().to_path_buf(),
                 action: "read a tensor",
                 answer,
             })
@@ -196,9 +261,7 @@ impl<'a> Ring<'a> {
             return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
         }
         let read = &slot.memory.memory()[skip..skip + bytes];
-        fill(&mut *fills[job.tensor], &job.range, staging, |piece| {
-            super::cast(job.source, read, piece)
-        })
+        place(job, read)
     }
 }
 

@@ -1,20 +1,29 @@
 //! Blocks for any processor.
 
-/// `LINE` rows and columns, by way of the stack.
+use super::Block;
+#[cfg(not(target_arch = "x86_64"))]
+use super::Store;
+
+/// `LINE` rows and columns, as columns and rows.
 pub(super) fn block<const ELEMENT: usize, const LINE: usize>(
     from: &[[u8; ELEMENT]],
-    from_pitch: usize,
-    to: &mut [[u8; ELEMENT]],
-    to_pitch: usize,
+    pitch: usize,
+    to: &mut Block<ELEMENT, LINE>,
 ) {
-    let mut block = [[[0; ELEMENT]; LINE]; LINE];
     for row in 0..LINE {
-        let line: &[[u8; ELEMENT]; LINE] = from[row * from_pitch..].first_chunk().expect("a line");
-        for column in 0..LINE {
-            block[column][row] = line[column];
+        let line: &[[u8; ELEMENT]; LINE] = from[row * pitch..].first_chunk().expect("a line");
+        for (column, element) in to.0.iter_mut().zip(line) {
+            column[row] = *element;
         }
     }
-    for (column, line) in block.iter().enumerate() {
-        *to[column * to_pitch..].first_chunk_mut().expect("a line") = *line;
-    }
 }
+
+/// Writes a line.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn store(line: &[u8], to: &mut [u8], _: Store) {
+    to.copy_from_slice(line);
+}
+
+/// After the last line.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn finish(_: Store) {}
