@@ -1,11 +1,11 @@
-//! Two processes with one model in memory between them: both map the same checkpoint, and its pages are their parameters.
+//! Many processes with one model in memory between them: all map the same checkpoint, and its pages are their parameters.
 //!
 //! ```text
-//! shared-pages model.safetensors
+//! shared-pages model.safetensors --processes 8
 //! ```
 //!
-//! The program writes the checkpoint and starts itself twice. Both load it, compute, and print how much of their memory is
-//! shared. Burn's layout is in the file, so that no weight has to be transposed. Linux only.
+//! The program writes the checkpoint and starts itself eight times. All load it, compute, and print how much of their memory is
+//! shared; together they hold the model once. Burn's layout is in the file, so that no weight has to be transposed. Linux only.
 
 mod pages;
 mod processes;
@@ -23,12 +23,15 @@ use clap::Parser;
 use pages::Pages;
 use processes::{Loader, say_and_wait};
 
-/// Loads one checkpoint in two processes that share its pages.
+/// Loads one checkpoint in several processes that share its pages.
 #[derive(Parser)]
 struct Args {
     /// Where to write the checkpoint, of 64 MiB.
     checkpoint: PathBuf,
-    /// The output that the model must have. With it, this is one of the two processes.
+    /// How many processes load it.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(2..=64))]
+    processes: u8,
+    /// The output that the model must have. With it, this is one of these processes.
     #[arg(long, hide = true, allow_hyphen_values = true)]
     expect: Option<f32>,
 }
@@ -63,37 +66,53 @@ impl<B: Backend> Stack<B> {
 fn main() -> Result<()> {
     let args = Args::parse();
     match args.expect {
-        None => start_two(&args.checkpoint),
+        None => start(&args.checkpoint, args.processes),
         Some(expected) => load(&args.checkpoint, expected),
     }
 }
 
-/// The first process: it makes the checkpoint and has two others load it at the same time.
-fn start_two(checkpoint: &Path) -> Result<()> {
+/// The first process: it makes the checkpoint and has others load it at the same time.
+fn start(checkpoint: &Path, processes: u8) -> Result<()> {
     let model: Stack<Flex> = Stack::new(&FlexDevice);
     let output = model.output();
     featherweight::save(&model).overwrite(true).to(checkpoint)?;
+    drop(model);
 
-    let mut processes = [
-        Loader::start(checkpoint, output)?,
-        Loader::start(checkpoint, output)?,
-    ];
-    // Both hold the model before either counts its pages, and until both have.
-    for step in ["loaded", "counted"] {
-        for process in &mut processes {
-            process.wait_for(step)?;
-        }
-        for process in &mut processes {
-            process.go_on()?;
-        }
+    let loaders = (0..processes).map(|_| Loader::start(checkpoint, output));
+    let mut loaders: Vec<Loader> = loaders.collect::<Result<_>>()?;
+    // All hold the model before any counts its pages, and until all have.
+    let mut together = 0;
+    for loader in &mut loaders {
+        loader.wait_for(LOADED)?;
     }
-    processes.into_iter().try_for_each(Loader::finish)
+    loaders.iter_mut().try_for_each(Loader::go_on)?;
+    for loader in &mut loaders {
+        together += loader.wait_for(HOLDS)?.parse::<u64>()?;
+    }
+    loaders.iter_mut().try_for_each(Loader::go_on)?;
+    loaders.into_iter().try_for_each(Loader::finish)?;
+    let times = together as f64 / MODEL_BYTES as f64;
+    println!(
+        "together the {processes} processes hold {:.1} MiB of the model: {times:.3} times its {:.1} MiB",
+        mib(together),
+        mib(MODEL_BYTES)
+    );
+    ensure!(times <= 1.05, "they hold it more than once");
+    Ok(())
 }
 
-/// Each of the two.
-fn load(checkpoint: &Path, expected: f32) -> Result<()> {
-    let before = Pages::now()?;
-    let checkpoint = featherweight::open(checkpoint)?;
+/// What the others say of themselves.
+const LOADED: &str = "=> loaded";
+const HOLDS: &str = "=> holds";
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1 << 20) as f64
+}
+
+/// Each of the others.
+fn load(path: &Path, expected: f32) -> Result<()> {
+    let before = Pages::of_process()?;
+    let checkpoint = featherweight::open(path)?;
     let model: Stack<Flex> = Stack::new(&FlexDevice);
     // SAFETY: nobody changes the file while the model lives: the process that wrote it only waits.
     let (model, report) = unsafe { checkpoint.load().mapped() }.into(model)?;
@@ -103,22 +122,19 @@ fn load(checkpoint: &Path, expected: f32) -> Result<()> {
         (output - expected).abs() <= 1e-5 * expected.abs(),
         "computes {output}, not {expected}"
     );
-    say_and_wait("loaded")?;
+    say_and_wait(LOADED)?;
 
-    let after = Pages::now()?;
-    let private = after.private.saturating_sub(before.private);
-    let shared = after.shared.saturating_sub(before.shared);
-    let share = after.proportional.saturating_sub(before.proportional);
-    let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
+    let held = Pages::of_file(path)?;
+    let own = Pages::of_process()?.private.saturating_sub(before.private);
     println!(
-        "process {}: the model took {:.1} MiB of its own, {:.1} MiB shared; its share of all is {:.1} MiB",
+        "process {}: {:.1} MiB of the file's pages are shared, and its share of them is {:.1} MiB; {:.1} MiB are its own",
         std::process::id(),
-        mib(private),
-        mib(shared),
-        mib(share),
+        mib(held.shared),
+        mib(held.proportional),
+        mib(own),
     );
-    say_and_wait("counted")?;
-    ensure!(private < MODEL_BYTES / 8, "it has pages of its own");
-    ensure!(shared > MODEL_BYTES / 8 * 7, "it shares too few pages");
+    say_and_wait(&format!("{HOLDS} {}", held.proportional))?;
+    ensure!(own < MODEL_BYTES / 8, "it has pages of its own");
+    ensure!(held.shared > MODEL_BYTES / 8 * 7, "it shares too few pages");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The two processes, kept in step: each prints a word when it has done a step, and waits for a line.
+//! Processes that are kept in step: each prints a word when it has done a step, and waits for a line.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// One of the two, as the first process sees it.
+/// One of them, as the first process sees it.
 pub struct Loader {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -26,12 +26,13 @@ impl Loader {
         Ok(Loader { child, lines })
     }
 
-    /// Prints what it prints, until it has done the step.
-    pub fn wait_for(&mut self, step: &str) -> Result<()> {
+    /// Prints what it prints, until it has done the step: what it says behind that word.
+    pub fn wait_for(&mut self, step: &str) -> Result<String> {
         for line in &mut self.lines {
-            match line? {
-                line if line == step => return Ok(()),
-                line => println!("{line}"),
+            let line = line?;
+            match line.strip_prefix(step) {
+                Some(said) => return Ok(said.trim().to_owned()),
+                None => println!("{line}"),
             }
         }
         bail!("a process ended before it had {step}")
@@ -48,7 +49,7 @@ impl Loader {
     }
 }
 
-/// In one of the two: says that it has done the step, and waits until the other has, too.
+/// In one of them: says that it has done the step, and waits until the others have, too.
 pub fn say_and_wait(step: &str) -> Result<()> {
     println!("{step}");
     std::io::stdin().read_line(&mut String::new())?;

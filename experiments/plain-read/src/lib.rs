@@ -1,14 +1,16 @@
-//! Yardsticks to hold techniques against: the bytes of a load moved by the plainest means, and no model. None is a bound:
-//! several threads read a file from the page cache faster than one does.
+//! Yardsticks to hold techniques against: the bytes of a load moved by the plainest means, and no model.
 //!
-//! - `plain-read`: one thread reads the checkpoint into fresh memory that nobody has touched.
+//! - `plain-read`: one thread reads the checkpoint into fresh memory that nobody has touched. No bound: several threads are faster.
+//! - `plain-read:parallel`: several threads read it from front to back into fresh huge pages, piece by piece. A private copy of the
+//!   model is hardly made faster: this is the floor of techniques that make one.
 //! - `plain-read:direct`: several threads read the checkpoint past the page cache, each into a small buffer of its own.
 //! - `plain-read:upload`: buffers of the parameters' sizes are created on the device and written from one small buffer, through
 //!   the driver's own interface.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::Mutex;
 
+use burn::tensor::DType;
 use checkpoint::{Access, Aligned};
 use gpt2::Gpt2;
 use lab::{
@@ -19,6 +21,7 @@ use lab::{
 /// See the crate's documentation.
 pub struct PlainRead;
 
+const PARALLEL: &str = "plain-read:parallel";
 const DIRECT: &str = "plain-read:direct";
 const UPLOAD: &str = "plain-read:upload";
 
@@ -28,6 +31,10 @@ impl Experiment for PlainRead {
         "a yardstick, no technique: one thread reads the file into fresh memory with plain reads";
     const VARIANTS: &'static [Variant] = &[
         Variant {
+            name: PARALLEL,
+            summary: "a yardstick, no technique: several threads read the file into fresh huge pages",
+        },
+        Variant {
             name: DIRECT,
             summary: "a yardstick, no technique: several threads read the file past the page cache",
         },
@@ -36,7 +43,7 @@ impl Experiment for PlainRead {
             summary: "a yardstick, no technique: buffers are created and written through the driver alone",
         },
     ];
-    const TUNED_BY: &'static [Tunable] = &[Tunable::Staging, Tunable::QueueDepth];
+    const TUNED_BY: &'static [Tunable] = &[Tunable::Staging, Tunable::Threads, Tunable::QueueDepth];
     const IS_YARDSTICK: bool = true;
 
     fn contract(memory: MemoryModel, size: Footprint) -> Contract {
@@ -60,6 +67,7 @@ impl Experiment for PlainRead {
     fn load<B: Platform>(run: &Run<B>) -> Result<Gpt2<B>, Error> {
         run.enter(Phase::Read);
         match run.variant {
+            PARALLEL => read_in_parallel(run)?,
             DIRECT => read_past_the_cache(run)?,
             UPLOAD => upload(run)?,
             _ => read_all(run)?,
@@ -79,6 +87,48 @@ fn read_all<B: Platform>(run: &Run<B>) -> Result<(), Error> {
         file.read_exact(piece).map_err(failed)?;
     }
     // A load keeps what it has read: giving the memory back is no part of it.
+    std::mem::forget(std::hint::black_box(memory));
+    Ok(())
+}
+
+/// What one read of several threads fetches: long enough that beginning it costs nothing, short enough that none is idle at the end.
+const PARALLEL_PIECE_BYTES: usize = 4 << 20;
+
+/// Several threads, a file, and huge pages that each fills a piece of at a time.
+fn read_in_parallel<B: Platform>(run: &Run<B>) -> Result<(), Error> {
+    let path = run.checkpoint_path();
+    let failed = |error| Error::file(path, &error);
+    let file = checkpoint::open(path, Access::Buffered)?;
+    let bytes = file.metadata().map_err(failed)?.len() as usize;
+    let mut memory = run.place.begin(&[bytes], DType::U8)?;
+    let all = memory.fill().memory().unwrap_or_default();
+    let pieces = Mutex::new(all.chunks_mut(PARALLEL_PIECE_BYTES).enumerate());
+    std::thread::scope(|scope| {
+        let read = || -> std::io::Result<()> {
+            loop {
+                let next = pieces.lock().expect("no thread panics").next();
+                let Some((number, piece)) = next else {
+                    return Ok(());
+                };
+                let mut filled = 0;
+                while filled < piece.len() {
+                    let offset = (number * PARALLEL_PIECE_BYTES + filled) as u64;
+                    match checkpoint::read_at(&file, &mut piece[filled..], offset)? {
+                        0 => return Err(ErrorKind::UnexpectedEof.into()),
+                        read => filled += read,
+                    }
+                }
+            }
+        };
+        let threads: Vec<_> = (0..run.tuning.threads.max(1))
+            .map(|_| scope.spawn(read))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().expect("no thread panics"))
+    })
+    .map_err(failed)?;
+    // As above.
     std::mem::forget(std::hint::black_box(memory));
     Ok(())
 }
