@@ -32,6 +32,7 @@ mod host_cap;
 mod house;
 mod interrupt;
 mod interval;
+mod json;
 mod links;
 mod machine;
 mod manifest;

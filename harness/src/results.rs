@@ -65,6 +65,8 @@ impl Results {
             lock = hold(folder)?;
         }
         let timelines = folder.join("timelines");
+        refuse_link(&timelines)?;
+        refuse_link(&runs_path(folder))?;
         std::fs::create_dir_all(&timelines).with_context(|| unwritable(&timelines))?;
         let path = runs_path(folder);
         let bytes = match path.try_exists().with_context(|| unwritable(&path))? {
@@ -203,6 +205,16 @@ pub fn read_timeline(folder: &Path, run_id: &str) -> anyhow::Result<Vec<Sample>>
         path.display()
     );
     Ok(rows)
+}
+
+/// That what is written into is no link: a folder of results that was downloaded may have links to anywhere.
+pub fn refuse_link(path: &Path) -> anyhow::Result<()> {
+    ensure!(
+        !path.is_symlink(),
+        "{}: is a link, and what is written there would land elsewhere: put a folder or a file in its place",
+        path.display()
+    );
+    Ok(())
 }
 
 /// That nobody else's files are replaced: where something has a name that is written here, our rows are there, too.

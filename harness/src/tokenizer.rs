@@ -1,21 +1,27 @@
 //! GPT-2's tokenizer, from the vocabulary files of whoever trained the model.
 
 mod added;
+mod pipeline;
 
 use std::ffi::OsStr;
 use std::path::Path;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::read_whole;
 use meter::Panics;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+use crate::json;
 
 /// The names of a vocabulary and its merges: Hugging Face's, and OpenAI's own.
 const PAIRS: [[&str; 2]; 2] = [["vocab.json", "merges.txt"], ["encoder.json", "vocab.bpe"]];
 
 /// The largest tokenizers have some 20 MB.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// Those of the largest have some 500 000.
+const MOST_MERGES: usize = 1_000_000;
 
 /// Text to token ids, and back.
 pub struct Tokenizer(tokenizers::Tokenizer);
@@ -40,8 +46,13 @@ impl Tokenizer {
             false => path.to_owned(),
         };
         if whole.exists() && !is_of_a_pair(path) {
-            let text = read_whole(&whole, MAX_BYTES)?;
-            let read = tokenizers::Tokenizer::from_bytes(text).map_err(wrong)?;
+            let text = json::read_bounded(&whole, MAX_BYTES)?;
+            pipeline::check(&text)
+                .with_context(|| format!("{}: is no tokenizer", whole.display()))?;
+            let mut read = tokenizers::Tokenizer::from_bytes(text).map_err(wrong)?;
+            // A prompt is taken as it is: what is put in for training's sake, or cut off, would be another's.
+            read.with_padding(None);
+            read.with_truncation(None).map_err(wrong)?;
             return Ok(Tokenizer(read));
         }
         let pairs = PAIRS.map(|pair| pair.map(|name| folder.join(name)));
@@ -55,9 +66,14 @@ impl Tokenizer {
             );
         };
         // The crate opens them itself.
-        for file in [vocabulary, merges] {
-            read_whole(file, MAX_BYTES)?;
-        }
+        json::read_bounded(vocabulary, MAX_BYTES)?;
+        let lines = read_whole(merges, MAX_BYTES)?;
+        let lines = lines.iter().filter(|&&byte| byte == b'\n').count();
+        ensure!(
+            lines <= MOST_MERGES,
+            "{}: has {lines} lines, and at most {MOST_MERGES} are read",
+            merges.display()
+        );
         let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy());
         let mut tokenizer = tokenizers::Tokenizer::new(model.build().map_err(wrong)?);
         let added = added::read(folder)?;
@@ -207,6 +223,19 @@ mod tests {
             let error = format!("{:#}", Tokenizer::read(folder.path()).err().unwrap());
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn a_prompt_is_neither_padded_nor_cut_off_whatever_the_file_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null, "decoder": null,
+            "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
+            "padding": {"strategy": {"Fixed": 100000000000}, "direction": "Right", "pad_to_multiple_of": null,
+                        "pad_id": 0, "pad_type_id": 0, "pad_token": "a"},
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#;
+        std::fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+        assert_eq!(encode(folder.path(), "ab"), [0, 1]);
     }
 
     #[test]

@@ -249,3 +249,41 @@ fn a_lock_or_a_timeline_that_has_no_end_is_refused_by_name_and_nobody_waits() {
     fifo(&lock);
     refused(&["run", "m.toml", "--out", "out", "--resume"], ".lock");
 }
+
+#[test]
+#[cfg(unix)]
+fn nothing_is_written_through_links_that_lie_in_a_folder_of_results() {
+    let place = Place::new();
+    place.write(
+        "m.toml",
+        &format!("[matrix]\nexperiments = ['streamed']\nsizes = ['{TINY}']\ndevices = ['flex']\nrepeats = 1\n"),
+    );
+    assert_eq!(place.run_manifest(&[]).1, 0);
+    let outside = place.path().join("outside");
+    for name in ["plots", "timelines", "runs.csv"] {
+        std::fs::create_dir_all(&outside).unwrap();
+        let (there, aside) = (place.out(name), outside.join(name));
+        std::fs::rename(&there, &aside).unwrap();
+        let before = files(&outside);
+        std::os::unix::fs::symlink(&aside, &there).unwrap();
+        let args: &[&str] = match name {
+            "plots" => &["plot", "out"],
+            _ => &[
+                "run",
+                "m.toml",
+                "--out",
+                "out",
+                "--resume",
+                "--repeats",
+                "2",
+            ],
+        };
+        let output = place.run(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        assert!(said.contains("is a link"), "{name}: {said}");
+        assert_eq!(files(&outside), before, "{name}");
+        std::fs::remove_file(&there).unwrap();
+        std::fs::rename(&aside, &there).unwrap();
+    }
+}

@@ -342,3 +342,34 @@ fn a_file_that_is_cut_off_while_a_model_is_in_use_is_told_with_the_place() {
         "{said}"
     );
 }
+
+#[test]
+fn a_tokenizer_that_makes_gigabytes_of_a_letter_is_refused() {
+    let place = Place::new();
+    let double = r#"{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}"#;
+    let many = vec![double; 60].join(",");
+    for part in ["normalizer", "decoder"] {
+        let folder = place.path().join(part);
+        std::fs::create_dir(&folder).unwrap();
+        let text = format!(
+            r#"{{"version": "1.0", "added_tokens": [], "{part}": {{"type": "Sequence", "{part}s": [{many}]}},
+                "model": {{"type": "BPE", "vocab": {{"a": 0}}, "merges": []}}}}"#
+        );
+        std::fs::write(folder.join("tokenizer.json"), text).unwrap();
+        let tiny = fixture("tiny.pth");
+        let output = place.run(&[
+            "generate",
+            "--checkpoint",
+            &tiny,
+            "--size",
+            TINY,
+            "--tokenizer",
+            part,
+            "--prompt",
+            "a",
+        ]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("60 of its steps"), "{said}");
+    }
+}

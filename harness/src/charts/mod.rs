@@ -22,7 +22,7 @@ use anyhow::Context;
 use crate::escape::file_name;
 use crate::host_cap::HostCap;
 use crate::presentation::Presentation;
-use crate::results::read_timeline;
+use crate::results::{read_timeline, refuse_link};
 use crate::summary::Line;
 use crate::table::{caps_by_scene, caps_title, groups};
 use canvas::Canvas;
@@ -43,6 +43,9 @@ pub struct Drawn {
 /// Draws every chart of what is presented, and returns them in the order of a report.
 pub fn draw_all(presentation: &Presentation) -> anyhow::Result<Vec<Drawn>> {
     let plots = &presentation.plots;
+    if plots.starts_with(&presentation.results) {
+        refuse_link(plots)?;
+    }
     std::fs::create_dir_all(plots)
         .with_context(|| format!("{}: the charts cannot be written there", plots.display()))?;
     let mut drawn = Vec::new();

@@ -11,6 +11,7 @@ use gpt2::layout::{MAX_LAYOUT_BYTES, Reading};
 use serde::{Deserialize, Serialize};
 
 use crate::atomic;
+use crate::json;
 
 /// What it is called.
 pub const FILE: &str = "digests.json";
@@ -130,8 +131,7 @@ impl Sidecar {
 
     /// Reads it.
     pub fn load(path: &Path) -> anyhow::Result<Sidecar> {
-        let text = read_whole(path, MAX_BYTES)?;
-        serde_json::from_slice(&text)
+        json::read(path, MAX_BYTES)
             .with_context(|| format!("{}: is no list of digests", path.display()))
     }
 

@@ -17,8 +17,9 @@ use crate::registry;
 use crate::tokenizer::Tokenizer;
 
 pub fn generate(args: &GenerateArgs) -> anyhow::Result<()> {
-    let (tokenizer, prompt) = tokens(&args.text)?;
-    let model = Model::find(&args.model)?;
+    let deadline = Deadline::start(args.model.timeout)?;
+    let (tokenizer, prompt) = tokens(&args.text).map_err(|error| deadline.or(error))?;
+    let model = Model::find(&args.model, deadline)?;
     let context = model.ready.size.config().context;
     if prompt.len() > context {
         eprintln!(
@@ -64,9 +65,10 @@ pub fn finetune(args: &FinetuneArgs) -> anyhow::Result<()> {
                        `just build` does";
         return Err(Ended::Usage(message.to_owned()).into());
     }
-    let (_, tokens) = tokens(&args.text)?;
+    let deadline = Deadline::start(args.model.timeout)?;
+    let (_, tokens) = tokens(&args.text).map_err(|error| deadline.or(error))?;
     replacing::check(args)?;
-    let model = Model::find(&args.model)?;
+    let model = Model::find(&args.model, deadline)?;
     let target = args.save.as_deref().map(|path| {
         let dtype = model.trained_in();
         trained::Target::new(&args.model, &model.ready, dtype, path)
@@ -129,8 +131,7 @@ struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    fn find(args: &'a ModelArgs) -> anyhow::Result<Model<'a>> {
-        let deadline = Deadline::start(args.timeout)?;
+    fn find(args: &'a ModelArgs, deadline: Deadline) -> anyhow::Result<Model<'a>> {
         let refused = |message| Err(Ended::Usage(format!("--experiment: {message}")).into());
         let Some(experiment) = registry::find(&args.experiment) else {
             return refused(unknown_experiment(&args.experiment, experiment_names()));

@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use checkpoint::read_whole;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenizers::AddedToken;
 
-use super::MAX_BYTES;
+use crate::json;
+
+/// Some thousand tokens, and what a chat is written as.
+const MAX_BYTES: u64 = 8 << 20;
 
 /// The mark of a text's end: part of GPT-2's vocabulary, and told in none of the files of some.
 const END_OF_TEXT: &str = "<|endoftext|>";
@@ -120,10 +122,7 @@ fn file<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Option
     if !path.exists() {
         return Ok(None);
     }
-    let text = read_whole(&path, MAX_BYTES)?;
-    let read = serde_json::from_slice(&text);
-    read.map(Some)
-        .with_context(|| format!("{}: cannot be read", path.display()))
+    json::read(&path, MAX_BYTES).map(Some)
 }
 
 impl Added {

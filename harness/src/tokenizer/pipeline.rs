@@ -1,0 +1,106 @@
+//! The steps of a `tokenizer.json` before and behind its vocabulary. Anybody's file says what they are, and steps that make a text
+//! longer, one behind the other, make terabytes of a letter.
+
+use anyhow::{bail, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What may make a text longer. Llama's has two of them.
+const GROWING: [&str; 3] = ["Replace", "Prepend", "Precompiled"];
+/// So many of these in all.
+const MOST_GROWING: usize = 4;
+/// What each puts in place of a letter.
+const MOST_BYTES: usize = 16;
+/// Steps in all.
+const MOST_STEPS: usize = 64;
+
+/// The parts of the file that are looked at.
+#[derive(Deserialize)]
+struct Steps {
+    normalizer: Option<Value>,
+    pre_tokenizer: Option<Value>,
+    post_processor: Option<Value>,
+    decoder: Option<Value>,
+}
+
+/// That its steps make a text little longer.
+pub fn check(text: &[u8]) -> anyhow::Result<()> {
+    let steps: Steps = serde_json::from_slice(text)?;
+    let parts = [
+        &steps.normalizer,
+        &steps.pre_tokenizer,
+        &steps.post_processor,
+        &steps.decoder,
+    ];
+    let (mut all, mut growing) = (0, 0);
+    let mut rest: Vec<&Value> = parts.into_iter().flatten().collect();
+    while let Some(value) = rest.pop() {
+        match value {
+            Value::Object(entries) => {
+                if let Some(kind) = value.get("type").and_then(Value::as_str) {
+                    all += 1;
+                    if GROWING.contains(&kind) {
+                        growing += 1;
+                        check_growing(value, kind)?;
+                    }
+                }
+                rest.extend(entries.values());
+            }
+            Value::Array(values) => rest.extend(values),
+            _ => {}
+        }
+    }
+    ensure!(
+        all <= MOST_STEPS,
+        "it has {all} steps, and at most {MOST_STEPS} are read"
+    );
+    ensure!(
+        growing <= MOST_GROWING,
+        "{growing} of its steps ({}) can make a text longer, and at most {MOST_GROWING} are read",
+        GROWING.join(", ")
+    );
+    Ok(())
+}
+
+fn check_growing(step: &Value, kind: &str) -> anyhow::Result<()> {
+    let texts = ["content", "prepend"].map(|key| step.get(key).and_then(Value::as_str));
+    let longest = texts.into_iter().flatten().map(str::len).max();
+    if longest.is_some_and(|bytes| bytes > MOST_BYTES) {
+        bail!(
+            "its step {kind} puts {} bytes in place of others, and at most {MOST_BYTES} are read",
+            longest.unwrap_or(0)
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_that_make_a_text_longer_without_end_are_refused() {
+        let llama = r#"{"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+            "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"}]}}"#;
+        check(llama.as_bytes()).unwrap();
+        check(
+            br#"{"normalizer": null, "decoder": {"type": "ByteLevel"}, "model": {"type": "BPE"}}"#,
+        )
+        .unwrap();
+        let double = r#"{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}"#;
+        for part in ["normalizer", "decoder"] {
+            let many = vec![double; 60].join(",");
+            let text = format!(r#"{{"{part}": {{"type": "Sequence", "{part}s": [{many}]}}}}"#);
+            let error = check(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains("60 of its steps"), "{error}");
+        }
+        let long = format!(
+            r#"{{"normalizer": {{"type": "Prepend", "prepend": "{}"}}}}"#,
+            "a".repeat(99)
+        );
+        let error = check(long.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("puts 99 bytes"), "{error}");
+    }
+}
