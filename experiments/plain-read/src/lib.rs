@@ -101,7 +101,8 @@ fn read_in_parallel<B: Platform>(run: &Run<B>) -> Result<(), Error> {
     let file = checkpoint::open(path, Access::Buffered)?;
     let bytes = file.metadata().map_err(failed)?.len() as usize;
     let mut memory = run.place.begin(&[bytes], DType::U8)?;
-    let all = memory.fill().memory().unwrap_or_default();
+    let all = memory.fill().memory();
+    let all = all.expect("it applies where tensors are in the host's memory");
     let pieces = Mutex::new(all.chunks_mut(PARALLEL_PIECE_BYTES).enumerate());
     std::thread::scope(|scope| {
         let read = || -> std::io::Result<()> {
