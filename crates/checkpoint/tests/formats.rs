@@ -283,3 +283,15 @@ for name, tensor in state.items():
         );
     }
 }
+
+#[test]
+fn metadata_of_null_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let header = br#"{"__metadata__":null,"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header);
+    file.extend([0; 4]);
+    std::fs::write(&path, file).unwrap();
+    assert_eq!(Checkpoint::open(&path).unwrap().tensors().len(), 1);
+}

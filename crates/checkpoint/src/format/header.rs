@@ -46,7 +46,7 @@ pub(super) fn check_entries(json: &[u8]) -> Result<(), String> {
             while let Some(name) = map.next_key::<String>()? {
                 check_count(seen.len())?;
                 if name == "__metadata__" {
-                    map.next_value::<Words>()?;
+                    map.next_value::<Option<Words>>()?;
                 } else {
                     map.next_value::<Entry>()?;
                 }
