@@ -1,7 +1,12 @@
 //! The checkout that the program is started in: whoever starts it anywhere inside finds the same folders. Outside a checkout
 //! they lie below the current folder.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::subprocess;
 
 /// What tells a checkout from any other folder.
 const MANIFESTS: &str = "harness/manifests";
@@ -40,6 +45,32 @@ pub fn shown(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| pathdiff::diff_paths(path, here));
     relative.unwrap_or_else(|| path.to_owned())
+}
+
+/// Longer than git takes to look at a large checkout on a slow disk.
+const GIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Whether git succeeded in this checkout, and what it said; `None` where there is no git.
+///
+/// # Errors
+///
+/// If it gives no answer in time, or somebody asks to stop.
+pub fn git(root: &Path, arguments: &[&str]) -> anyhow::Result<Option<(bool, String)>> {
+    let mut command = Command::new("git");
+    command.current_dir(root).args(arguments);
+    match subprocess::ask(&mut command, GIT_LIMIT) {
+        Ok(answer) => Ok(Some((
+            answer.status.success(),
+            answer.output.trim().to_owned(),
+        ))),
+        Err(error) => {
+            let cause = error.downcast_ref::<std::io::Error>();
+            match cause.is_some_and(|cause| cause.kind() == ErrorKind::NotFound) {
+                true => Ok(None),
+                false => Err(error),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

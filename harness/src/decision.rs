@@ -83,7 +83,8 @@ mod tests {
             measures: Measures {
                 load_seconds: Some(load_seconds),
                 ..Measures::default()
-            },
+            }
+            .into(),
             ..Record::unmeasured()
         };
         let pairs = (1..).zip(ratios);

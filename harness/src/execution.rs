@@ -273,9 +273,14 @@ impl Execution<'_> {
             cap_bytes: run.host_cap_bytes(),
             reference: &inputs.reference,
             is_reference_given: self.options.reference.is_some(),
-            timeout: Duration::from_secs(self.manifest.limits.timeout_seconds),
+            timeout: self.timeout(),
         };
         Ok(self.executor.ask(external, &request))
+    }
+
+    /// What a run may take, and what is made for it.
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.manifest.limits.timeout_seconds)
     }
 
     /// Makes sure of the checkpoint that a run reads, and of the logits it is compared with. `None` where it reads
@@ -300,7 +305,7 @@ impl Execution<'_> {
         }
         let reference = match &self.options.reference {
             Some(given) => given.clone(),
-            None => reference(&ready, format)?,
+            None => reference(&ready, format, self.timeout())?,
         };
         let (checkpoint, reading) =
             as_it_is.unwrap_or_else(|| (ready.path(format), Reading::default()));

@@ -1,8 +1,8 @@
 //! Starts a worker, waits for it, and turns however it ended into an outcome.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use lab::{Outcome, Status};
 use meter::{Cgroup, HostCaps, LastWords, machine_oom_kills};
@@ -10,8 +10,9 @@ use meter::{Cgroup, HostCaps, LastWords, machine_oom_kills};
 use crate::autopsy::Remains;
 use crate::bounded::{self, Listener};
 use crate::external::{Answer, External, Request};
+use crate::subprocess::{Waited, own_group, wait};
 use crate::worker::Specification;
-use crate::{interrupt, machine, scratch};
+use crate::{machine, scratch};
 
 /// An outcome is a line of less: its timeline has a sample for each few milliseconds.
 const OUTCOME_BYTES: usize = 256 << 20;
@@ -92,10 +93,7 @@ impl Executor {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // A process group of its own: Ctrl-C on the terminal reaches the harness alone, which then ends
-        // the worker and records nothing half.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        own_group(&mut command);
         let oom_kills_before = machine_oom_kills();
         let mut child = command.spawn()?;
         let stdout = Listener::of(child.stdout.take(), OUTCOME_BYTES);
@@ -125,31 +123,5 @@ impl Executor {
             cap: run.host_cap_bytes.zip(self.caps.mechanism()),
         };
         Ok(Some(remains.examine()))
-    }
-}
-
-enum Waited {
-    Exited(ExitStatus),
-    TimedOut,
-    Interrupted,
-}
-
-fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Waited> {
-    let start = Instant::now();
-    loop {
-        if interrupt::requested() {
-            child.kill()?;
-            child.wait()?;
-            return Ok(Waited::Interrupted);
-        }
-        if let Some(status) = child.try_wait()? {
-            return Ok(Waited::Exited(status));
-        }
-        if start.elapsed() > timeout {
-            child.kill()?;
-            child.wait()?;
-            return Ok(Waited::TimedOut);
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -50,6 +50,7 @@ mod results;
 mod scratch;
 mod sheet;
 mod smallest_cap;
+mod subprocess;
 mod suggest;
 mod summary;
 mod supply;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 use lab::DeviceReport;
 use meter::HostCaps;
@@ -149,10 +148,8 @@ pub fn code() -> Code {
 fn commit() -> Option<(String, bool)> {
     let root = checkout::root()?;
     let git = |args: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(&root).args(args).output();
-        let output = output.ok()?;
-        let text = String::from_utf8(output.stdout).ok()?;
-        output.status.success().then(|| text.trim().to_owned())
+        let (is_good, said) = checkout::git(&root, args).ok()??;
+        is_good.then_some(said)
     };
     let commit = git(&["rev-parse", "HEAD"])?;
     let short = git(&["rev-parse", "--short=12", "HEAD"])?;

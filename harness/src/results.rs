@@ -28,8 +28,8 @@ pub const MACHINE: &str = "machine.toml";
 pub const MAX_MACHINE_BYTES: u64 = 1 << 20;
 /// Some hundred samples, of a hundred letters each.
 const MAX_TIMELINE_BYTES: u64 = 256 << 10;
-/// A row has about a KiB.
-pub const MAX_RUNS_BYTES: u64 = 1 << 30;
+/// A row has about half a KiB, and a record at most a million.
+pub const MAX_RUNS_BYTES: u64 = 1 << 29;
 
 /// What is written into a folder of results, where it has a name that others may use as well.
 const WRITTEN: [&str; 10] = [

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use lab::{Measures, Quantity, Spoiling, Status, Unit};
 
@@ -94,7 +95,7 @@ pub struct Good {
     pub run_id: String,
     pub repeat: u32,
     pub spoilt_by: Vec<Spoiling>,
-    pub measures: Measures,
+    pub measures: Arc<Measures>,
 }
 
 impl Good {
@@ -411,7 +412,8 @@ mod tests {
                 load_seconds: Some(load_seconds),
                 host_heap_peak_bytes: Some(load_seconds as u64),
                 ..Measures::default()
-            },
+            }
+            .into(),
             ..Record::unmeasured()
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use checkpoint::{Format, escaped};
 
@@ -9,6 +11,7 @@ use crate::checkpoints::{Ready, Store};
 use crate::cli::RunOptions;
 use crate::manifest::Manifest;
 use crate::plan::Planned;
+use crate::subprocess;
 
 /// Where the runs' checkpoints come from.
 pub struct Supply<'a> {
@@ -101,8 +104,8 @@ impl<'a> Supply<'a> {
 }
 
 /// The reference logits of a checkpoint, computed once, in a process of its own: it takes the model's memory
-/// for a moment, which is not the harness's to keep.
-pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
+/// for a moment, which is not the harness's to keep. It may take as long as a run.
+pub fn reference(ready: &Ready, format: Format, limit: Duration) -> Result<PathBuf, String> {
     let path = ready.reference();
     if path.exists() {
         return Ok(path);
@@ -112,7 +115,7 @@ pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
     if !path.exists() {
         let program = crate::program::own().map_err(|error| error.to_string())?;
         let (checkpoint, reading) = ready.weights(format);
-        let mut command = std::process::Command::new(program);
+        let mut command = Command::new(program);
         command
             .arg("reference")
             .arg("--checkpoint")
@@ -126,13 +129,16 @@ pub fn reference(ready: &Ready, format: Format) -> Result<PathBuf, String> {
         if let Some(key) = &reading.key {
             command.arg("--key").arg(key);
         }
-        let output = command.output().map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(format!(
+        let wrong = |said: &str| {
+            format!(
                 "the reference logits could not be computed: {}",
                 said.trim()
-            ));
+            )
+        };
+        let answer =
+            subprocess::ask(&mut command, limit).map_err(|error| wrong(&format!("{error:#}")))?;
+        if !answer.status.success() {
+            return Err(wrong(&answer.errors));
         }
     }
     Ok(path)

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoints::Sidecar;
 use crate::registry;
+use crate::subprocess::end_with_parent;
 
 /// One run, as the harness starts it.
 #[derive(Debug, Args)]
@@ -93,8 +94,7 @@ mod words {
 /// Runs and prints the outcome as one line of JSON. A run that fails is an outcome too.
 pub fn work(args: &WorkerArgs) -> anyhow::Result<()> {
     // A killed harness must not leave a run behind that spoils the next one's numbers.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    end_with_parent();
     let specification = serde_json::from_str(&args.specification);
     let specification = specification.context("the run's specification")?;
     println!("{}", serde_json::to_string(&outcome(&specification))?);

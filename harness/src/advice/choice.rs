@@ -182,6 +182,8 @@ pub fn unbeaten(choices: &[Choice]) -> Vec<Choice> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use checkpoint::Dtype;
     use gpt2::Size;
     use lab::{Measures, Spoiling, Status};
@@ -221,7 +223,8 @@ mod tests {
             measures: Measures {
                 load_seconds: Some(load_seconds),
                 ..Measures::default()
-            },
+            }
+            .into(),
             ..Record::unmeasured()
         }
     }
@@ -352,7 +355,7 @@ mod tests {
         assert!(told(&records).ends_with("n = 2)"), "{}", told(&records));
         assert_eq!(told(&records[2..]), "0.910 s (n = 1, may be spoilt)");
         // The forward was timed once only.
-        records[0].measures.first_forward_seconds = Some(1.0);
+        Arc::make_mut(&mut records[0].measures).first_forward_seconds = Some(1.0);
         let choice = of("streamed", &plenty, &records);
         assert_eq!(choice.times.ready().unwrap().runs, 1);
     }

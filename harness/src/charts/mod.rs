@@ -160,6 +160,8 @@ impl<'a> Name<'a> {
 
 #[cfg(all(test, feature = "png"))]
 mod tests {
+    use std::sync::Arc;
+
     use lab::{Measures, Spoiling, Status};
     use meter::{Phase, Sample};
 
@@ -191,7 +193,8 @@ mod tests {
                 device_in_use_peak_bytes: Some(model_bytes),
                 device_contract_bytes: Some(2 * model_bytes),
                 ..Measures::default()
-            },
+            }
+            .into(),
             ..Record::unmeasured()
         }
     }
@@ -260,8 +263,8 @@ mod tests {
     #[test]
     fn peaks_are_compared_by_an_instrument_that_all_have() {
         let mut peer = record("pytorch:naive", GIB);
-        peer.measures.host_heap_peak_bytes = None;
-        peer.measures.host_contract_bytes = None;
+        Arc::make_mut(&mut peer.measures).host_heap_peak_bytes = None;
+        Arc::make_mut(&mut peer.measures).host_contract_bytes = None;
         let shown = |records: &[Record]| {
             let lines = lines(records);
             let group = groups(&lines).pop().unwrap();

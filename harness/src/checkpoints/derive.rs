@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use burn::module::Module;
@@ -14,25 +15,30 @@ use gpt2::{Config, Size};
 use lab::convert::extend_as_f32;
 use lab::quantise::{Quantised, block_elements, scales_name};
 
+use crate::subprocess;
+
+/// As long as the largest size may take on a slow disk.
+const LIMIT: Duration = Duration::from_secs(3600);
+
 /// How much is quantised at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Makes `to`, of this format, of the plain checkpoint `from`: in another process.
 pub fn in_a_process(from: &Path, size: Size, format: Format, to: &Path) -> anyhow::Result<()> {
-    let output = Command::new(crate::program::own()?)
+    let mut command = Command::new(crate::program::own()?);
+    command
         .arg("derive")
         .arg("--checkpoint")
         .arg(from)
         .args(["--size", &size.to_string(), "--format", format.name()])
         .arg("--to")
-        .arg(to)
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
+        .arg(to);
+    let answer = subprocess::ask(&mut command, LIMIT)?;
     ensure!(
-        output.status.success(),
+        answer.status.success(),
         "{}: could not be made: {}",
         to.display(),
-        said.trim()
+        answer.errors.trim()
     );
     Ok(())
 }

@@ -448,6 +448,8 @@ impl Expectation {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use lab::{Measures, Status};
 
     use super::*;
@@ -470,7 +472,8 @@ mod tests {
             measures: Measures {
                 device_in_use_peak_bytes: device_peak,
                 ..Measures::default()
-            },
+            }
+            .into(),
             ..Record::unmeasured()
         }
     }
@@ -555,7 +558,7 @@ mod tests {
             for (experiment, seconds) in [("naive", naive), ("init-only", init)] {
                 let mut row = run(experiment, Some(1));
                 row.repeat = repeat;
-                row.measures.load_seconds = Some(seconds);
+                Arc::make_mut(&mut row.measures).load_seconds = Some(seconds);
                 rows.push(row);
             }
         }

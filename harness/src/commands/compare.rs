@@ -402,6 +402,8 @@ fn show_ratio(ratio: Ratio) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use lab::Status;
 
     use super::*;
@@ -419,7 +421,8 @@ mod tests {
                 host_heap_peak_bytes: Some(heap_bytes),
                 load_seconds: Some(load_seconds),
                 ..Measures::default()
-            },
+            }
+            .into(),
             ..Record::unmeasured()
         }
     }
@@ -486,7 +489,7 @@ mod tests {
                     .filter(|other| other.experiment == row.experiment)
                     .collect();
                 let drawn = of_same[random.usize(..of_same.len())];
-                row.measures.load_seconds = drawn.measures.load_seconds;
+                Arc::make_mut(&mut row.measures).load_seconds = drawn.measures.load_seconds;
             }
             let comparison = Comparison::of(&lines(&old), &lines(&new), 1.0);
             found += usize::from(comparison.worse() != (0, 0));
@@ -499,7 +502,8 @@ mod tests {
         let old = scattered(&mut fastrand::Rng::with_seed(12));
         let mut new = old.clone();
         for row in &mut new {
-            row.measures.load_seconds = row.measures.load_seconds.map(|seconds| 2.0 * seconds);
+            Arc::make_mut(&mut row.measures).load_seconds =
+                row.measures.load_seconds.map(|seconds| 2.0 * seconds);
         }
         let comparison = Comparison::of(&lines(&old), &lines(&new), 1.0);
         assert_eq!(comparison.worse(), (0, 30));

@@ -350,7 +350,8 @@ mod tests {
                 device_contract_bytes: Some(208 * MIB),
                 device_reserved_peak_bytes: Some(250 * MIB),
                 ..Measures::default()
-            },
+            }
+            .into(),
             ..Record::unmeasured()
         };
         let sample = |heap, device| Sample {

@@ -17,6 +17,7 @@ mod usage;
 
 use crate::checkpoints::derive;
 use crate::cli::Command;
+use crate::subprocess::end_with_parent;
 use crate::worker;
 use gpt2::layout::{Layouts, Reading};
 
@@ -44,16 +45,23 @@ pub fn execute(command: Command) -> anyhow::Result<()> {
         #[cfg(target_os = "linux")]
         Command::Guard(args) => crate::guard::guard(&args),
         Command::Derive(args) => {
+            end_with_parent();
             derive::derive(&args.checkpoint, &args.size.config(), args.format, &args.to)
         }
-        Command::Reference(args) => Ok(lab::write_logits(
-            &args.checkpoint,
-            &Layouts::of(&Reading {
+        Command::Reference(args) => {
+            end_with_parent();
+            let reading = Reading {
                 layout: args.layout,
                 key: args.key,
-            })?,
-            &args.size.config(),
-            &args.to,
-        )?),
+            };
+            let layouts = Layouts::of(&reading)?;
+            let config = args.size.config();
+            Ok(lab::write_logits(
+                &args.checkpoint,
+                &layouts,
+                &config,
+                &args.to,
+            )?)
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! each in a fresh process.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use checkpoint::{Dtype, Format};
@@ -23,6 +24,9 @@ use crate::summary::Spread;
 use crate::supply::reference;
 use crate::worker::Specification;
 use crate::{atomic, interrupt, registry, units};
+
+/// What a load may take.
+const LIMIT_SECONDS: u64 = 600;
 
 /// Two loads right behind each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,7 +50,7 @@ pub fn overhead(args: &OverheadArgs) -> anyhow::Result<()> {
         folder.join("overhead.csv")
     });
     refuse_foreign(&out)?;
-    let executor = Executor::new(600, caps)?;
+    let executor = Executor::new(LIMIT_SECONDS, caps)?;
     let bar = ProgressBar::new(args.pairs * args.only.len() as u64);
     let style = "{bar:24} {pos}/{len} pairs {elapsed_precise}";
     bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
@@ -131,7 +135,8 @@ fn specification(name: &str, args: &OverheadArgs, store: &Store) -> anyhow::Resu
         Reads::StateDict | Reads::Nothing => Format::Safetensors,
     };
     store.prepare(&ready, format)?;
-    let reference = reference(&ready, format).map_err(anyhow::Error::msg)?;
+    let reference = reference(&ready, format, Duration::from_secs(LIMIT_SECONDS))
+        .map_err(anyhow::Error::msg)?;
     Ok(Specification {
         experiment: name.to_owned(),
         size: args.size,

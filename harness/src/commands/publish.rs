@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::read_text;
@@ -79,18 +78,27 @@ pub fn publish_to(root: &Path, from: &Path, force: bool) -> anyhow::Result<Publi
     })
 }
 
+/// Git is asked for each.
+const MOST_COMMITS: usize = 1000;
+
 /// Nobody else could make such rows again.
 fn refuse_unknown_code(records: &[Record], from: &Path, root: &Path) -> anyhow::Result<()> {
     let commits: BTreeSet<&String> = records
         .iter()
         .filter_map(|row| row.commit.as_ref())
         .collect();
+    ensure!(
+        commits.len() <= MOST_COMMITS,
+        "{}: its rows are of {} commits: no more than {MOST_COMMITS} are published together",
+        from.display(),
+        commits.len()
+    );
     for commit in commits {
         let object = format!("{commit}^{{commit}}");
         // Rows are anybody's, and what begins with `-` would be an option.
         let is_one = !commit.is_empty() && commit.chars().all(|c| c.is_ascii_hexdigit());
         let known = match is_one {
-            true => git(root, &["cat-file", "-e", &object]),
+            true => git(root, &["cat-file", "-e", &object])?,
             false => Some((false, String::new())),
         };
         ensure!(
@@ -170,7 +178,7 @@ fn refuse_incomplete(records: &[Record], from: &Path) -> anyhow::Result<()> {
 fn refuse_to_lose(folders: &[&Path], root: &Path) -> anyhow::Result<()> {
     for folder in folders.iter().filter(|folder| folder.exists()) {
         let path = folder.display().to_string();
-        let changed = git(root, &["status", "--porcelain", "--ignored", "--", &path]);
+        let changed = git(root, &["status", "--porcelain", "--ignored", "--", &path])?;
         let Some((true, changed)) = changed else {
             continue;
         };
@@ -182,18 +190,12 @@ fn refuse_to_lose(folders: &[&Path], root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether git succeeded, and what it said; `None` outside of a repository, or without git.
-fn git(root: &Path, arguments: &[&str]) -> Option<(bool, String)> {
-    if !root.join(".git").exists() {
-        return None;
+/// As [`checkout::git`]; `None` outside of a repository, too.
+fn git(root: &Path, arguments: &[&str]) -> anyhow::Result<Option<(bool, String)>> {
+    match root.join(".git").exists() {
+        true => checkout::git(root, arguments),
+        false => Ok(None),
     }
-    let output = Command::new("git")
-        .current_dir(root)
-        .args(arguments)
-        .output()
-        .ok()?;
-    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    Some((output.status.success(), said))
 }
 
 /// By the machine and the manifest that the rows name. A folder that is called after more than the manifest, such as the

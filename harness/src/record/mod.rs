@@ -3,6 +3,8 @@
 mod former;
 mod table;
 
+use std::sync::Arc;
+
 use lab::{Measures, Outcome, Spoiling, Status, Tuned, columns};
 use meter::CapMechanism;
 
@@ -88,8 +90,8 @@ columns! {
         spoilt_by: Vec<Spoiling> = Text, Computed, 2;
     }
     beside {
-        /// What was measured.
-        measures: Measures,
+        /// What was measured. Shared, for a record may have a million rows.
+        measures: Arc<Measures>,
     }
 }
 
@@ -132,7 +134,7 @@ impl Record {
             verified_by: None,
             contract_held: None,
             spoilt_by: Vec::new(),
-            measures: Measures::default(),
+            measures: Arc::default(),
         }
     }
 
@@ -142,8 +144,7 @@ impl Record {
         self.reason = outcome.reason.as_deref().map(one_line);
         self.verified = outcome.verified;
         self.verified_by = outcome.verified_by.map(|by| by.to_string());
-        self.measures = outcome.measures.clone();
-        let measures = &mut self.measures;
+        let mut measures = outcome.measures.clone();
         let to = |value: Option<f64>, steps| value.map(|value| round(value, steps));
         measures.resident_fraction = to(measures.resident_fraction, 1e4);
         for seconds in [
@@ -156,7 +157,8 @@ impl Record {
             *seconds = to(*seconds, 1e6);
         }
         self.contract_held = measures.contract_held();
-        self.spoilt_by = Spoiling::of(&self.measures, self.waits_for_disk());
+        self.spoilt_by = Spoiling::of(&measures, self.waits_for_disk());
+        self.measures = Arc::new(measures);
         if self.dirty == Some(true) {
             self.spoilt_by.push(Spoiling::Dirty);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use lab::{Column, How, Measures, Unit};
@@ -21,6 +22,9 @@ pub struct Rows {
     /// Lines that are no rows of ours, in their order.
     pub dropped: Vec<Dropped>,
 }
+
+/// A row takes some 2 KiB of memory.
+const MOST_ROWS: usize = 1_000_000;
 
 /// A line that could not be read.
 #[derive(Debug, PartialEq)]
@@ -57,7 +61,7 @@ fn field(unit: Unit, text: &str) -> String {
 ///
 /// # Errors
 ///
-/// If the first line does not name a record's columns.
+/// If the first line does not name a record's columns, or if there are more than [`MOST_ROWS`].
 pub fn read(bytes: &[u8], path: &Path, devices: &BTreeMap<String, String>) -> anyhow::Result<Rows> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
     let names = reader.headers();
@@ -75,7 +79,12 @@ pub fn read(bytes: &[u8], path: &Path, devices: &BTreeMap<String, String>) -> an
         path.display()
     );
     let mut ids = HashSet::new();
-    for row in reader.records() {
+    for (at, row) in reader.records().enumerate() {
+        anyhow::ensure!(
+            at < MOST_ROWS,
+            "{}: has more than {MOST_ROWS} rows: divide it among folders",
+            path.display()
+        );
         let (line, fields) = match &row {
             Ok(row) => (
                 row.position().map_or(0, csv::Position::line),
@@ -123,7 +132,9 @@ fn record(
         .ok_or_else(|| format!("its schema is `{schema}`, and this harness reads 1 to {SCHEMA}"))?;
     let mut record = Record::unmeasured();
     fill(Record::COLUMNS, &mut record, &given, schema)?;
-    fill(Measures::COLUMNS, &mut record.measures, &given, schema)?;
+    let mut measures = Measures::default();
+    fill(Measures::COLUMNS, &mut measures, &given, schema)?;
+    record.measures = Arc::new(measures);
     former::bring_up_to_date(&mut record, &given, devices)?;
     check(&record)?;
     Ok(record)
@@ -314,7 +325,8 @@ mod tests {
                 load_seconds: Some(0.125),
                 host_heap_peak_bytes: Some(1 << 60),
                 ..Measures::default()
-            },
+            }
+            .into(),
             ..Record::unmeasured()
         }
     }
@@ -374,6 +386,14 @@ mod tests {
         let error = read_text(b"a,b\n1,2\n").unwrap_err().to_string();
         assert!(error.contains("runs.csv: line 1"), "{error}");
         assert!(read_text(b"").unwrap().records.is_empty());
+    }
+
+    #[test]
+    fn more_lines_than_a_record_has_are_refused_whatever_stands_in_them() {
+        let mut text = write_row(&example(), true).unwrap();
+        text.extend(b"x\n".repeat(MOST_ROWS));
+        let error = read_text(&text).unwrap_err().to_string();
+        assert!(error.contains("more than 1000000 rows"), "{error}");
     }
 
     #[test]
