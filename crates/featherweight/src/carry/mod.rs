@@ -5,6 +5,7 @@
 //!  a device's             file ──read──▶ piece ────▶ tensor at its offset     all pieces together: the staging memory
 //! ```
 
+mod ahead;
 mod in_place;
 mod stream;
 mod threads;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use checkpoint::Access;
 
+use super::ahead::Ahead;
 use super::{Piece, PieceReader, Source, in_place};
 use crate::Error;
 use crate::place::{Fill, Staging};
@@ -15,8 +16,9 @@ pub(super) fn carry(
 ) -> Result<(), Error> {
     let mut reader = PieceReader::new(Access::Buffered);
     let panel_bytes = reader.reader.panel_bytes();
+    let ahead = Ahead::of(fills);
     if let Some(mut jobs) = in_place::jobs(sources, fills, panel_bytes, |_| in_place::PIECE_BYTES) {
-        return jobs.try_for_each(|job| job.read(&mut reader));
+        return ahead.during(|| jobs.try_for_each(|job| job.read(&mut reader)));
     }
     for (source, fill) in sources.iter().zip(fills) {
         for ranges in source.read_together(staging) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use checkpoint::{Access, Aligned, blocks};
 use io_uring::{IoUring, opcode, types};
 
+use super::ahead::Ahead;
 use super::{PieceReader, Source, in_place};
 use crate::Error;
 use crate::place::{Fill, Staging};
@@ -106,14 +107,17 @@ pub(super) fn carry(
     };
     // What is not together in the file is read through the page cache, by this thread.
     let mut reader = PieceReader::new(Access::Buffered);
+    let ahead = Ahead::of(fills);
     if let Some(jobs) = in_place::jobs(sources, fills, most, piece_bytes) {
         let ring = Ring::new(ring, depth, slot_bytes);
-        return ring.carry(
-            jobs,
-            &files,
-            |job| job.read(&mut reader),
-            |job, read| job.place(read),
-        );
+        return ahead.during(|| {
+            ring.carry(
+                jobs,
+                &files,
+                |job| job.read(&mut reader),
+                |job, read| job.place(read),
+            )
+        });
     }
     let jobs = sources.iter().enumerate().flat_map(|(tensor, source)| {
         let pieces = source.pieces(piece_bytes(source));

@@ -35,7 +35,9 @@ use checkpoint::{PrivateMap, TensorRange};
 use crate::change::Quantised;
 use crate::{Error, Observe};
 
-pub(crate) use host::{heap, over_map};
+#[cfg(test)]
+pub(crate) use host::HostFill;
+pub(crate) use host::{heap, over_map, touch};
 pub use way::Way;
 
 /// Memory of a tensor on its way to be filled.
