@@ -2,11 +2,11 @@
 //! while it is mapped. (Burn 0.21.)
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleMapper, Param, ParamMapper, Parameter};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Int, Tensor};
+use burn::tensor::{Bool, Int, Shape, Tensor};
 
 use crate::Error;
 
@@ -24,14 +24,14 @@ impl Path {
 /// they had.
 pub(crate) fn release<B: Backend, M: Module<B>>(module: M, paths: &[&str]) -> M {
     let mut releaser = Releaser {
-        paths: paths.iter().map(|path| ((*path).to_owned(), ())).collect(),
+        paths: paths.iter().map(|path| (*path).to_owned()).collect(),
         at: Path::default(),
     };
     module.map(&mut releaser)
 }
 
 struct Releaser {
-    paths: HashMap<String, ()>,
+    paths: HashSet<String>,
     at: Path,
 }
 
@@ -63,56 +63,114 @@ impl<B: Backend> ModuleMapper<B> for Releaser {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        if !param.is_initialized() || !self.paths.contains_key(&self.at.text()) {
-            return param;
+        match self.lets_go(&param) {
+            true => lazy_float(param, None),
+            false => param,
         }
-        // Without autodiff nothing wants gradients: then the module's wish is not known, and is taken to be the usual one.
-        let device = param.lazy_device();
-        let is_trained = !B::ad_enabled(&device) || param.is_require_grad();
-        let (id, tensor, mapper) = param.consume();
-        let shape = tensor.shape();
-        drop(tensor);
-        let zeros = shape.clone();
-        let init = move |device: &B::Device, is_trained: bool| {
-            Tensor::zeros(zeros.clone(), device).set_require_grad(is_trained)
-        };
-        with_mapper(
-            Param::uninitialized(id, init, device, is_trained, shape),
-            mapper,
-        )
     }
 
     fn map_int<const D: usize>(
         &mut self,
         param: Param<Tensor<B, D, Int>>,
     ) -> Param<Tensor<B, D, Int>> {
-        if !param.is_initialized() || !self.paths.contains_key(&self.at.text()) {
-            return param;
+        match self.lets_go(&param) {
+            true => lazy_int(param, None),
+            false => param,
         }
-        let (id, tensor, mapper) = param.consume();
-        let (shape, device) = (tensor.shape(), tensor.device());
-        drop(tensor);
-        let zeros = shape.clone();
-        let init = move |device: &B::Device, _: bool| Tensor::zeros(zeros.clone(), device);
-        with_mapper(Param::uninitialized(id, init, device, false, shape), mapper)
     }
 
     fn map_bool<const D: usize>(
         &mut self,
         param: Param<Tensor<B, D, Bool>>,
     ) -> Param<Tensor<B, D, Bool>> {
-        if !param.is_initialized() || !self.paths.contains_key(&self.at.text()) {
-            return param;
+        match self.lets_go(&param) {
+            true => lazy_bool(param, None),
+            false => param,
         }
-        let (id, tensor, mapper) = param.consume();
-        let (shape, device) = (tensor.shape(), tensor.device());
-        drop(tensor);
-        let empty = shape.clone();
-        let init = move |device: &B::Device, _: bool| {
-            Tensor::<B, D, Int>::zeros(empty.clone(), device).bool()
-        };
-        with_mapper(Param::uninitialized(id, init, device, false, shape), mapper)
     }
+}
+
+impl Releaser {
+    fn lets_go<T: Parameter>(&self, param: &Param<T>) -> bool {
+        param.is_initialized() && self.paths.contains(&self.at.text())
+    }
+}
+
+/// The same parameter without memory, with the gradient setting and functions that it had; on another device, where one is given.
+fn lazy_float<B: Backend, const D: usize>(
+    param: Param<Tensor<B, D>>,
+    device: Option<B::Device>,
+) -> Param<Tensor<B, D>> {
+    let (before, shape) = (param.lazy_device(), param.lazy_shape());
+    let param = match tells_without_memory(&param) {
+        true => param,
+        false => {
+            let id = param.id;
+            param.transform_for_load(Tensor::zeros([1; D], &before), id)
+        }
+    };
+    // Without autodiff nothing wants gradients: then the module's wish is not known, and is taken to be the usual one.
+    let is_trained = !B::ad_enabled(&before) || param.is_require_grad();
+    let (id, tensor, mapper) = param.consume();
+    drop(tensor);
+    let zeros = shape.clone();
+    let init = move |device: &B::Device, is_trained: bool| {
+        Tensor::zeros(zeros.clone(), device).set_require_grad(is_trained)
+    };
+    let device = device.unwrap_or(before);
+    with_mapper(
+        Param::uninitialized(id, init, device, is_trained, shape),
+        mapper,
+    )
+}
+
+/// As [`lazy_float`].
+fn lazy_int<B: Backend, const D: usize>(
+    param: Param<Tensor<B, D, Int>>,
+    device: Option<B::Device>,
+) -> Param<Tensor<B, D, Int>> {
+    let (before, shape) = (param.lazy_device(), param.lazy_shape());
+    let param = match tells_without_memory(&param) {
+        true => param,
+        false => {
+            let id = param.id;
+            param.transform_for_load(Tensor::zeros([1; D], &before), id)
+        }
+    };
+    let (id, tensor, mapper) = param.consume();
+    drop(tensor);
+    let zeros = shape.clone();
+    let init = move |device: &B::Device, _: bool| Tensor::zeros(zeros.clone(), device);
+    let device = device.unwrap_or(before);
+    with_mapper(Param::uninitialized(id, init, device, false, shape), mapper)
+}
+
+/// As [`lazy_float`].
+fn lazy_bool<B: Backend, const D: usize>(
+    param: Param<Tensor<B, D, Bool>>,
+    device: Option<B::Device>,
+) -> Param<Tensor<B, D, Bool>> {
+    let (before, shape) = (param.lazy_device(), param.lazy_shape());
+    let zeros = |shape: Shape, device: &B::Device| Tensor::<B, D, Int>::zeros(shape, device).bool();
+    let param = match tells_without_memory(&param) {
+        true => param,
+        false => {
+            let id = param.id;
+            param.transform_for_load(zeros([1; D].into(), &before), id)
+        }
+    };
+    let (id, tensor, mapper) = param.consume();
+    drop(tensor);
+    let empty = shape.clone();
+    let init = move |device: &B::Device, _: bool| zeros(empty.clone(), device);
+    let device = device.unwrap_or(before);
+    with_mapper(Param::uninitialized(id, init, device, false, shape), mapper)
+}
+
+/// Whether a parameter can be taken apart as it is. A lazy one would be initialised by that: it is loaded with next to nothing
+/// instead, unless a function goes over what is loaded, which may expect the shape. (Burn 0.21.)
+fn tells_without_memory<T: Parameter>(param: &Param<T>) -> bool {
+    param.is_initialized() || format!("{param:?}").contains("load: true")
 }
 
 /// Gives tensors for parameters.
@@ -208,6 +266,10 @@ impl<B: Backend, S: Supply<B>> ModuleMapper<B> for Assigner<'_, S> {
         let Some(tensor) = self.tensor(|supply, place| supply.float::<D>(place)) else {
             return param;
         };
+        let param = match param.lazy_device() == tensor.device() {
+            true => param,
+            false => lazy_float(param, Some(tensor.device())),
+        };
         let id = param.id;
         let loaded = param.transform_for_load(tensor, id);
         match B::ad_enabled(&loaded.lazy_device()) {
@@ -222,7 +284,11 @@ impl<B: Backend, S: Supply<B>> ModuleMapper<B> for Assigner<'_, S> {
     ) -> Param<Tensor<B, D, Int>> {
         let id = param.id;
         match self.tensor(|supply, place| supply.int::<D>(place)) {
-            Some(tensor) => param.transform_for_load(tensor, id),
+            Some(tensor) if param.lazy_device() == tensor.device() => {
+                param.transform_for_load(tensor, id)
+            }
+            // It would be moved to where the parameter was.
+            Some(tensor) => lazy_int(param, Some(tensor.device())).transform_for_load(tensor, id),
             None => param,
         }
     }
@@ -233,7 +299,11 @@ impl<B: Backend, S: Supply<B>> ModuleMapper<B> for Assigner<'_, S> {
     ) -> Param<Tensor<B, D, Bool>> {
         let id = param.id;
         match self.tensor(|supply, place| supply.bool::<D>(place)) {
-            Some(tensor) => param.transform_for_load(tensor, id),
+            Some(tensor) if param.lazy_device() == tensor.device() => {
+                param.transform_for_load(tensor, id)
+            }
+            // It would be moved to where the parameter was.
+            Some(tensor) => lazy_bool(param, Some(tensor.device())).transform_for_load(tensor, id),
             None => param,
         }
     }

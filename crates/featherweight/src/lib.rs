@@ -4,6 +4,7 @@
 mod assign;
 pub mod carry;
 pub mod change;
+mod destinations;
 mod error;
 mod load;
 mod loading;

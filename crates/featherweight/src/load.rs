@@ -8,6 +8,7 @@ use burn_store::PathFilter;
 use checkpoint::Access;
 
 use crate::carry::Carrier;
+use crate::destinations::Choice;
 use crate::place::Staging;
 use crate::plan::{Convention, Names};
 use crate::{Checkpoint, Error, Observe, Unobserved};
@@ -26,6 +27,7 @@ pub struct Load {
     pub(crate) carrier: Carrier,
     pub(crate) is_mapped: bool,
     pub(crate) is_verified: bool,
+    pub(crate) choice: Option<Choice>,
     pub(crate) staging: Staging,
     pub(crate) observer: Arc<dyn Observe>,
     /// The first pattern that is no regular expression, and why: it is told when the load begins.
@@ -46,6 +48,7 @@ impl Load {
             carrier: Carrier::Stream,
             is_mapped: false,
             is_verified: false,
+            choice: None,
             staging: Staging::default(),
             observer: Arc::new(Unobserved),
             bad_pattern: None,
@@ -102,10 +105,20 @@ impl Load {
         self
     }
 
-    /// How much may be on its way to a device at once: 16 MiB where nothing is said. The host holds at most this beside the
+    /// How much may be on its way to all devices at once: 16 MiB where nothing is said. The host holds at most this beside the
     /// model, and a little.
     pub fn staging_bytes(mut self, bytes: usize) -> Load {
         self.staging = Staging { bytes };
+        self
+    }
+
+    /// To which device each parameter goes, by its path; where nothing is said, it goes to where the module has it. So a model that
+    /// no device can hold alone is divided among several: `forward` is to move what it computes from one to the next.
+    ///
+    /// Parameters that are one and go to several devices are loaded to each. One whose function changes what is loaded (a linear layer
+    /// of column-major layout) is initialised where it was for a moment, where it moves.
+    pub fn place<D: 'static>(mut self, device: impl Fn(&str) -> D + Send + Sync + 'static) -> Load {
+        self.choice = Some(Choice::new(device));
         self
     }
 

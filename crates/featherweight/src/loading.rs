@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Bool, Bytes, DType, Int, Tensor, TensorData, get_device_settings};
+use burn::tensor::{Bool, Bytes, Int, Tensor, TensorData};
 use checkpoint::{PrivateMaps, Unreadable};
 
 use crate::assign::{self, Supply};
 use crate::carry::{Source, carry};
-use crate::place::{Fill, Filling, Place, over_map};
+use crate::destinations::Destinations;
+use crate::place::{Fill, Filling, Place, Staging, over_map};
 use crate::plan::{Item, Kind, Slot, Wanted, collect, fit};
 use crate::report::{Loaded, Report};
 use crate::{Error, Load, Mismatch, Phase, Problem, Way, quantised, verify};
@@ -20,7 +21,9 @@ use crate::{Error, Load, Mismatch, Phase, Problem, Way, quantised, verify};
 struct Plan<B: Backend> {
     slots: Vec<Slot>,
     items: Vec<Item>,
-    place: Place<B>,
+    destinations: Destinations<B>,
+    /// Where the module is now.
+    devices: Vec<B::Device>,
 }
 
 impl Load {
@@ -30,23 +33,20 @@ impl Load {
         self.checkpoint.check_unchanged()?;
         let index = self.checkpoint.index();
         let mismatch = |mismatch| Error::Mismatch(Box::new(mismatch));
-        let (slots, devices) = collect::<B, M>(module);
-        if devices.len() > 1 {
-            let reason = format!(
-                "the module is on {} devices ({devices:?}): load it on one, and move it then",
-                devices.len()
-            );
-            return Err(Error::Unsupported(reason));
-        }
-        let Some(device) = devices.into_iter().next() else {
+        let (mut slots, devices) = collect::<B, M>(module);
+        if slots.is_empty() {
             return Err(mismatch(Mismatch {
                 file: index.path().to_owned(),
                 problems: vec![Problem::Nothing],
             }));
+        }
+        let chosen = match &self.choice {
+            Some(choice) => choice.apply::<B::Device>(&mut slots)?,
+            None => devices.clone(),
         };
         if let Some(scheme) = &self.scheme {
             quantised::check(scheme, self.is_verified)?;
-            if B::ad_enabled(&device) {
+            if chosen.iter().any(B::ad_enabled) {
                 let reason = "Burn 0.21 computes with nothing quantised under autodiff: quantise on the backend without";
                 return Err(Error::Unsupported(reason.to_owned()));
             }
@@ -55,25 +55,22 @@ impl Load {
             let reason = format!("floats cannot be cast to {}", dtype.name());
             return Err(Error::Unsupported(reason));
         }
-        let place = Place::<B>::new(&device, Arc::clone(&self.observer));
-        let settings = get_device_settings::<B>(&device);
+        let destinations = Destinations::<B>::new(&chosen, &self.observer);
         let wanted = Wanted {
             names: &self.names,
             convention: self.convention,
             cast: self.cast,
             is_partial: self.is_partial,
             is_unused_allowed: self.is_unused_allowed,
-            int: settings.int_dtype.into(),
-            bool: settings.bool_dtype.into(),
-            supports: &|dtype| B::supports_dtype(&device, dtype) || matches!(dtype, DType::Bool(_)),
-            max_tensor_bytes: place.max_tensor_bytes(),
+            devices: &destinations.abilities(),
         };
         let mut items = fit(index, &slots, &wanted).map_err(mismatch)?;
         crate::plan::share(index.path(), &slots, &mut items)?;
         Ok(Plan {
             slots,
             items,
-            place,
+            destinations,
+            devices,
         })
     }
 
@@ -121,15 +118,13 @@ impl Load {
         let Plan {
             slots,
             items,
-            place,
+            destinations,
+            devices,
         } = plan;
         let held = items.iter().any(|item| slots[item.slot].is_initialised);
         let module = self.let_go(module, &slots, &items);
-        if held && place.way() == Way::InPieces {
-            // Under fusion drops are deferred, and pools keep what is dropped: 1.7 times the model otherwise.
-            let synced = B::sync(place.device());
-            synced.map_err(|error| Error::device(place.device(), error))?;
-            B::memory_cleanup(place.device());
+        if held {
+            Destinations::<B>::new(&devices, &self.observer).reclaim()?;
         }
 
         self.observer.enter(Phase::Materialise);
@@ -138,7 +133,9 @@ impl Load {
         let mut ways = Vec::with_capacity(items.len());
         let mut maps = PrivateMaps::default();
         for item in &items {
-            let one = self.begin(item, &slots[item.slot], &place, &mut maps)?;
+            let slot = &slots[item.slot];
+            let place = destinations.of(slot);
+            let one = self.begin(item, slot, place, &mut maps)?;
             ways.push(match &one {
                 Ready::Mapped { .. } => Way::Mapped,
                 _ => place.way(),
@@ -163,7 +160,11 @@ impl Load {
             .map(|(source, fill)| (source.clone(), fill))
             .unzip();
         let observer = &*self.observer;
-        carry(&sources, &mut fills, self.carrier, self.staging, observer)?;
+        // Each device has pieces of its own.
+        let staging = Staging {
+            bytes: self.staging.bytes / destinations.count(),
+        };
+        carry(&sources, &mut fills, self.carrier, staging, observer)?;
         drop(fills);
 
         self.observer.enter(Phase::Assign);
@@ -177,12 +178,13 @@ impl Load {
         });
         let mut supply = Loading {
             load: &self,
+            slots: &slots,
             items: &items,
-            place: &place,
+            destinations: &destinations,
             ready: ready.into_iter().map(Some).collect(),
         };
         let module = assign::assign(module, paths.collect(), &mut supply)?;
-        place.finish()?;
+        destinations.finish()?;
         if self.is_verified {
             verify::verify(&module, &slots, &items)?;
         }
@@ -308,19 +310,25 @@ enum Ready<B: Backend> {
 /// Makes tensors of what is ready.
 struct Loading<'a, B: Backend> {
     load: &'a Load,
+    slots: &'a [Slot],
     items: &'a [Item],
-    place: &'a Place<B>,
+    destinations: &'a Destinations<B>,
     ready: Vec<Option<Ready<B>>>,
 }
 
 impl<B: Backend> Loading<'_, B> {
+    /// Where an item goes.
+    fn place(&self, item: usize) -> &Place<B> {
+        self.destinations.of(&self.slots[self.items[item].slot])
+    }
+
     fn take(&mut self, place: usize) -> Result<(Ready<B>, &Source), Error> {
         let ready = self.ready[place].take().unwrap_or(Ready::Shared);
         let source = &self.items[place].source;
         match ready {
             Ready::Later => {
                 let mut filling = self
-                    .place
+                    .place(place)
                     .begin(&source.tensor.shape, source.cast.dtype())?;
                 let (load, sources) = (self.load, std::slice::from_ref(source));
                 let fills = &mut [filling.fill()];
@@ -346,7 +354,7 @@ fn asked_twice<T>() -> Result<T, Error> {
 
 impl<B: Backend> Supply<B> for Loading<'_, B> {
     fn float<const D: usize>(&mut self, place: usize) -> Result<Tensor<B, D>, Error> {
-        let device = self.place.device().clone();
+        let device = self.place(place).device().clone();
         let scheme = self.load.scheme;
         match self.take(place)? {
             (Ready::Begun(filling), _) => filling.into_float(),
@@ -360,7 +368,7 @@ impl<B: Backend> Supply<B> for Loading<'_, B> {
             (Ready::Quantised, source) => {
                 let source = source.clone();
                 match scheme {
-                    Some(scheme) => quantised::load(&source, scheme, self.place),
+                    Some(scheme) => quantised::load(&source, scheme, self.place(place)),
                     None => asked_twice(),
                 }
             }
@@ -369,7 +377,7 @@ impl<B: Backend> Supply<B> for Loading<'_, B> {
     }
 
     fn int<const D: usize>(&mut self, place: usize) -> Result<Tensor<B, D, Int>, Error> {
-        let device = self.place.device().clone();
+        let device = self.place(place).device().clone();
         match self.take(place)? {
             (Ready::Begun(filling), _) => filling.into_int(),
             (Ready::Mapped(bytes), source) => {

@@ -616,3 +616,15 @@ fn a_module_of_another_size_and_one_without_parameters_are_refused() {
     let said = checkpoint.load().into(none).unwrap_err().to_string();
     assert!(said.contains("no name in common"), "{said}");
 }
+
+#[test]
+fn devices_of_another_backend_are_refused_by_their_name() {
+    let (_folder, checkpoint) = pth(&[("weight", f32s("weight", &[4, 8]))]);
+    let lazy: Linear<Flex> = LinearConfig::new(8, 4).with_bias(false).init(&FlexDevice);
+    let load = checkpoint.load().place(|_| "cuda:1");
+    let said = load.into(lazy).unwrap_err().to_string();
+    assert!(
+        said.contains("`.place`") && said.contains("FlexDevice"),
+        "{said}"
+    );
+}

@@ -7,10 +7,12 @@ mod gpu;
 #[path = "common/lean.rs"]
 mod lean;
 
-use burn::module::{AutodiffModule, Module};
+use std::collections::BTreeMap;
+
+use burn::module::{AutodiffModule, Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, Optimizer, SgdConfig};
 use burn::tensor::backend::Backend;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{Bool, DType, Int, Tensor};
 use burn_autodiff::Autodiff;
 use burn_cubecl::CubeBackend;
 use burn_wgpu::{WgpuDevice, WgpuRuntime};
@@ -33,6 +35,9 @@ static HEAP: PeakAlloc = PeakAlloc;
 
 fn main() {
     let Some(device) = gpu::vulkan() else { return };
+    // Of one adapter, with memory of its own.
+    let setup = burn_wgpu::init_setup::<burn_wgpu::graphics::Vulkan>(&device, Default::default());
+    let second = burn_wgpu::init_device(setup, Default::default());
     macro_rules! run {
         ($($case:path),*) => {$(
             $case(&device);
@@ -47,6 +52,8 @@ fn main() {
         halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_anything_is_read,
         a_tensor_that_the_device_cannot_bind_is_told_with_its_limit_before_anything_is_read
     );
+    a_model_is_divided_among_devices_and_computes_what_it_does_on_one(&device, &second);
+    println!("a_model_is_divided_among_devices_and_computes_what_it_does_on_one ... ok");
 }
 
 fn loads_everything<B: Backend<Device = WgpuDevice>>(device: &WgpuDevice) {
@@ -88,7 +95,7 @@ fn every_parameter_arrives_under_autodiff_of_both(device: &WgpuDevice) {
 
 fn what_is_loaded_can_be_trained_under_autodiff_and_after_train(device: &WgpuDevice) {
     let folder = tempfile::tempdir().unwrap();
-    let mut tensors = std::collections::BTreeMap::new();
+    let mut tensors = BTreeMap::new();
     tensors.insert("weight".to_owned(), common::f32s("weight", &[4, 8]));
     tensors.insert("bias".to_owned(), common::f32s("bias", &[4]));
     let path = write(&folder.path().join("m.pth"), Format::Pth, &tensors);
@@ -120,8 +127,7 @@ fn halves_are_cast_on_the_way_and_a_dtype_that_the_device_lacks_is_told_before_a
     device: &WgpuDevice,
 ) {
     let folder = tempfile::tempdir().unwrap();
-    let tensors =
-        std::collections::BTreeMap::from([("weight".to_owned(), common::f32s("weight", &[4, 8]))]);
+    let tensors = BTreeMap::from([("weight".to_owned(), common::f32s("weight", &[4, 8]))]);
     let path = write(&folder.path().join("m.pth"), Format::Pth, &tensors);
     let lazy = || {
         let config = burn::nn::LinearConfig::new(8, 4).with_bias(false);
@@ -167,5 +173,131 @@ fn a_tensor_that_the_device_cannot_bind_is_told_with_its_limit_before_anything_i
     assert!(
         said.contains("`weight`") && said.contains(&limit.to_string()),
         "{said}"
+    );
+}
+
+/// The device of each parameter, by its path.
+fn devices_of<B: Backend<Device = WgpuDevice>>(
+    module: &impl Module<B>,
+) -> BTreeMap<String, WgpuDevice> {
+    #[derive(Default)]
+    struct Devices {
+        at: Vec<String>,
+        found: BTreeMap<String, WgpuDevice>,
+    }
+    impl Devices {
+        fn add(&mut self, device: WgpuDevice) {
+            self.found.insert(self.at.join("."), device);
+        }
+    }
+    impl<B: Backend<Device = WgpuDevice>> ModuleVisitor<B> for Devices {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.at.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.at.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            self.add(param.val().device());
+        }
+        fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
+            self.add(param.val().device());
+        }
+        fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
+            self.add(param.val().device());
+        }
+    }
+    let mut devices = Devices::default();
+    module.visit(&mut devices);
+    devices.found
+}
+
+fn divides_everything<B: Backend<Device = WgpuDevice>>(one: &WgpuDevice, other: &WgpuDevice) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m");
+    let path = write(&path, Format::Safetensors, &from_pytorch());
+    let checkpoint = open(&path).unwrap();
+    let goes_over = |path: &str| {
+        let parts = [
+            "layers.1", "layers.2", "tied", "numbers", "mask", "batch", "rank5",
+        ];
+        parts.iter().any(|part| path.starts_with(part))
+    };
+    for is_lazy in [true, false] {
+        let module = match is_lazy {
+            true => Everything::<B>::lazy(one),
+            false => Everything::<B>::initialised(one),
+        };
+        let (here, there) = (one.clone(), other.clone());
+        let load = checkpoint.load().verified().parallel(2);
+        let load = load.place(move |path| match goes_over(path) {
+            true => there.clone(),
+            false => here.clone(),
+        });
+        let (module, report) = load.into(module).unwrap();
+        check(&module);
+        assert!(report.loaded.iter().all(|one| one.way == Way::InPieces));
+        // A tied one goes to both: it is one no more.
+        assert!(
+            report.loaded.iter().all(|one| one.same_as.is_none()),
+            "{report}"
+        );
+        let devices = devices_of(&module);
+        assert_eq!(devices.len(), report.loaded.len());
+        for (path, device) in &devices {
+            let expected = if goes_over(path) { other } else { one };
+            assert_eq!(device, expected, "{path}");
+        }
+        // Where nothing is said, each parameter goes to where the module has it.
+        let (module, _) = checkpoint.load().verified().into(module).unwrap();
+        check(&module);
+        assert_eq!(devices_of(&module), devices);
+        // Activations are the caller's to move.
+        let x = Tensor::<B, 2>::ones([2, common::WIDTH], one);
+        let (first, second) = (&module.layers[0], &module.layers[1]);
+        let over = first.square.forward(x.clone()).to_device(other);
+        let divided = second.square.forward(over).to_device(one);
+        let (whole, _) = checkpoint.load().into(Everything::<B>::lazy(one)).unwrap();
+        let (first, second) = (&whole.layers[0], &whole.layers[1]);
+        let expected = second.square.forward(first.square.forward(x));
+        assert_eq!(common::values(divided), common::values(expected));
+    }
+}
+
+fn a_model_is_divided_among_devices_and_computes_what_it_does_on_one(
+    one: &WgpuDevice,
+    other: &WgpuDevice,
+) {
+    divides_everything::<Plain>(one, other);
+    divides_everything::<Fused>(one, other);
+    divides_everything::<Autodiff<Fused>>(one, other);
+    // It wants gradients as on one device.
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = BTreeMap::from([("weight".to_owned(), common::f32s("weight", &[4, 8]))]);
+    let path = write(&folder.path().join("m.pth"), Format::Pth, &tensors);
+    let there = other.clone();
+    let load = open(&path).unwrap().load().place(move |_| there.clone());
+    let lazy = burn::nn::LinearConfig::new(8, 4)
+        .with_bias(false)
+        .init::<Autodiff<Plain>>(one);
+    let (model, _) = load.into(lazy).unwrap();
+    let x = Tensor::<Autodiff<Plain>, 2>::ones([2, 8], other);
+    let gradients = model.forward(x).mean().backward();
+    assert!(model.weight.val().grad(&gradients).is_some());
+    // A function over what is loaded goes with its parameter.
+    let column_major = burn::nn::LinearConfig::new(8, 4)
+        .with_bias(false)
+        .with_layout(burn::nn::LinearLayout::Col)
+        .init::<Plain>(one);
+    let there = other.clone();
+    let load = open(&path).unwrap().load().place(move |_| there.clone());
+    let (model, _) = load.into(column_major).unwrap();
+    let x = Tensor::<Plain, 2>::ones([2, 8], other);
+    let row_major = burn::nn::LinearConfig::new(8, 4).with_bias(false);
+    let load = open(&path).unwrap().load();
+    let (plain, _) = load.into(row_major.init::<Plain>(other)).unwrap();
+    assert_eq!(
+        common::values(model.forward(x.clone())),
+        common::values(plain.forward(x))
     );
 }

@@ -21,10 +21,16 @@ pub(crate) struct Wanted<'a> {
     pub cast: Option<DType>,
     pub is_partial: bool,
     pub is_unused_allowed: bool,
-    /// What the device's integers and booleans are.
+    /// Of each device that parameters go to.
+    pub devices: &'a [Abilities<'a>],
+}
+
+/// What a device can do.
+pub(crate) struct Abilities<'a> {
+    /// What its integers and booleans are.
     pub int: DType,
     pub bool: DType,
-    pub supports: &'a dyn Fn(DType) -> bool,
+    pub supports: Box<dyn Fn(DType) -> bool + 'a>,
     pub max_tensor_bytes: Option<u64>,
 }
 
@@ -307,7 +313,8 @@ impl<'a> Fitting<'a> {
         }
         let source = self.source(slot, range)?;
         let bytes = source.bytes();
-        if let Some(limit) = self.wanted.max_tensor_bytes.filter(|&limit| bytes > limit) {
+        let limit = self.wanted.devices[slot.device].max_tensor_bytes;
+        if let Some(limit) = limit.filter(|&limit| bytes > limit) {
             self.problems.push(Problem::TooLarge {
                 path: slot.path.clone(),
                 bytes,
@@ -326,13 +333,14 @@ impl<'a> Fitting<'a> {
     /// What becomes of the elements.
     fn source(&mut self, slot: &Slot, tensor: TensorRange) -> Option<Source> {
         let stored = tensor.dtype;
+        let device = &self.wanted.devices[slot.device];
         let into = match slot.kind {
             Kind::Float => match self.wanted.cast {
                 Some(dtype) => dtype,
                 None => crate::change::burn_dtype(stored),
             },
-            Kind::Int => self.wanted.int,
-            Kind::Bool => self.wanted.bool,
+            Kind::Int => device.int,
+            Kind::Bool => device.bool,
         };
         let is_kind = match slot.kind {
             Kind::Float => stored.is_float(),
@@ -342,7 +350,7 @@ impl<'a> Fitting<'a> {
         let cast = Cast::new(stored, into).filter(|_| is_kind);
         let reason = match cast {
             None => Some(format!("is {stored}, and the parameter is {}", slot.kind)),
-            Some(_) if !(self.wanted.supports)(into) => Some(format!(
+            Some(_) if !(device.supports)(into) => Some(format!(
                 "is {stored}, and the device does not compute in {}",
                 into.name()
             )),
@@ -393,7 +401,6 @@ impl<'a> Fitting<'a> {
             match twin {
                 Some(twin) => items.push(Item {
                     slot: place,
-                    same_as: Some(twin),
                     ..items[twin].clone()
                 }),
                 None if self.wanted.is_partial || found.beside.binary_search(&place).is_ok() => {}

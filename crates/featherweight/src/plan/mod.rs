@@ -13,7 +13,7 @@ pub use mismatch::{Mismatch, Problem};
 pub use slots::{Kind, Slot};
 
 pub(crate) use convention::{is_linear_weight, norm_name};
-pub(crate) use fit::{Item, Wanted, fit};
+pub(crate) use fit::{Abilities, Item, Wanted, fit};
 pub(crate) use names::{Names, wants};
-pub(crate) use slots::collect;
+pub(crate) use slots::{collect, place_in};
 pub(crate) use ties::share;

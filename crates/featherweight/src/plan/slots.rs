@@ -48,6 +48,8 @@ pub struct Slot {
     pub(crate) path_without_variants: String,
     /// Whether what is loaded goes through a function first, as a linear layer's of column-major layout.
     pub(crate) has_load_mapper: bool,
+    /// Which of the devices it lies on, or is to.
+    pub(crate) device: usize,
 }
 
 /// All parameters of a module, in its order, and its devices.
@@ -61,6 +63,15 @@ pub(crate) fn collect<B: Backend, M: Module<B>>(module: &M) -> (Vec<Slot>, Vec<B
     (collector.slots, collector.devices)
 }
 
+/// Where this one is among others; it is added where it is not.
+pub(crate) fn place_in<T: PartialEq>(all: &mut Vec<T>, one: T) -> usize {
+    let place = all.iter().position(|other| *other == one);
+    place.unwrap_or_else(|| {
+        all.push(one);
+        all.len() - 1
+    })
+}
+
 struct Collector<B: Backend> {
     slots: Vec<Slot>,
     devices: Vec<B::Device>,
@@ -69,10 +80,9 @@ struct Collector<B: Backend> {
 }
 
 impl<B: Backend> Collector<B> {
-    fn meet(&mut self, device: B::Device) {
-        if !self.devices.contains(&device) {
-            self.devices.push(device);
-        }
+    /// Which of the devices it is.
+    fn meet(&mut self, device: B::Device) -> usize {
+        place_in(&mut self.devices, device)
     }
 
     fn add(
@@ -82,6 +92,7 @@ impl<B: Backend> Collector<B> {
         shape: Vec<usize>,
         is_initialised: bool,
         debug: &dyn fmt::Debug,
+        device: usize,
     ) {
         let join = |names: &mut dyn Iterator<Item = &(String, String)>| -> String {
             let names: Vec<&str> = names.map(|(name, _)| &**name).collect();
@@ -112,6 +123,7 @@ impl<B: Backend> Collector<B> {
             },
             // Burn 0.21 says it nowhere else.
             has_load_mapper: format!("{debug:?}").contains("load: true"),
+            device,
         });
     }
 }
@@ -126,20 +138,41 @@ impl<B: Backend> ModuleVisitor<B> for Collector<B> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.meet(param.lazy_device());
+        let device = self.meet(param.lazy_device());
         let shape = param.lazy_shape().iter().copied().collect();
-        self.add(param.id, Kind::Float, shape, param.is_initialized(), param);
+        self.add(
+            param.id,
+            Kind::Float,
+            shape,
+            param.is_initialized(),
+            param,
+            device,
+        );
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<B, D, Int>>) {
-        self.meet(param.lazy_device());
+        let device = self.meet(param.lazy_device());
         let shape = param.lazy_shape().iter().copied().collect();
-        self.add(param.id, Kind::Int, shape, param.is_initialized(), param);
+        self.add(
+            param.id,
+            Kind::Int,
+            shape,
+            param.is_initialized(),
+            param,
+            device,
+        );
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<B, D, Bool>>) {
-        self.meet(param.lazy_device());
+        let device = self.meet(param.lazy_device());
         let shape = param.lazy_shape().iter().copied().collect();
-        self.add(param.id, Kind::Bool, shape, param.is_initialized(), param);
+        self.add(
+            param.id,
+            Kind::Bool,
+            shape,
+            param.is_initialized(),
+            param,
+            device,
+        );
     }
 }

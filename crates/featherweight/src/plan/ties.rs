@@ -14,7 +14,8 @@ use crate::carry::PieceReader;
 /// What is compared at once.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Has parameters with one identity share one tensor, where the file holds the same for all of them: in one place, or in copies.
+/// Has parameters with one identity share one tensor, where the file holds the same for all of them, in one place or in copies, and
+/// they go to one device.
 /// Clones of a module have the identities of its parameters, too, and are several where the file has several.
 ///
 /// # Errors
@@ -37,8 +38,12 @@ pub(crate) fn share(file: &Path, slots: &[Slot], items: &mut [Item]) -> Result<(
             &slots[items[places[1]].slot].path,
         );
         if are_equal {
-            for &place in &places[1..] {
-                items[place].same_as = Some(first);
+            let device = |place: usize| slots[items[place].slot].device;
+            for (at, &place) in places.iter().enumerate().skip(1) {
+                let same = places[..at]
+                    .iter()
+                    .find(|&&one| device(one) == device(place));
+                items[place].same_as = same.copied();
             }
         } else if is_running_state(path) {
             problems.push(Problem::SharedState {
