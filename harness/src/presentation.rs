@@ -4,7 +4,6 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
 use checkpoint::read_whole;
 
 use crate::checkout::{PLOTS, RESULTS, shown};
@@ -16,9 +15,6 @@ use crate::sheet::Sheet;
 use crate::smallest_cap::{self, Found};
 use crate::summary::{self, Line, Spoilt};
 use crate::{atomic, charts, driver, report, table};
-
-/// More than any manifest asks for: tables and charts of more are read by nobody.
-const MOST_LINES: usize = 5000;
 
 /// A folder of results, summed up.
 pub struct Presentation {
@@ -52,12 +48,6 @@ impl Presentation {
             false => Vec::new(),
         };
         let mut lines = summary::summarise(&records, spoilt);
-        ensure!(
-            lines.len() <= MOST_LINES,
-            "{}: holds {} configurations: no more than {MOST_LINES} are presented together",
-            results.display(),
-            lines.len()
-        );
         if searched {
             // Every probe has a cap of its own: what they say is summed up above.
             lines.retain(|line| line.configuration.host_cap_bytes.is_none());

@@ -1,7 +1,7 @@
 //! A folder of results: who holds it, its rows, its timelines. One row a run, appended and synced as soon as the
 //! run ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,9 @@ pub const MAX_MACHINE_BYTES: u64 = 1 << 20;
 const MAX_TIMELINE_BYTES: u64 = 256 << 10;
 /// A row has about half a KiB, and a record at most a million.
 pub const MAX_RUNS_BYTES: u64 = 1 << 29;
+
+/// More than any manifest asks for: tables and charts of more are read by nobody, and configurations are compared with each other.
+const MOST_CONFIGURATIONS: usize = 5000;
 
 /// What is written into a folder of results, where it has a name that others may use as well.
 const WRITTEN: [&str; 10] = [
@@ -185,6 +188,15 @@ pub fn read_rows(folder: &Path) -> anyhow::Result<(Vec<Record>, usize)> {
         "{}: nothing is recorded there yet",
         path.display()
     );
+    let mut configurations = HashSet::new();
+    for record in &records {
+        configurations.insert(record.configuration());
+        ensure!(
+            configurations.len() <= MOST_CONFIGURATIONS,
+            "{}: its rows are of more than {MOST_CONFIGURATIONS} configurations: divide them among folders",
+            path.display()
+        );
+    }
     Ok((records, dropped.len()))
 }
 

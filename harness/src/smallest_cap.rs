@@ -82,6 +82,8 @@ pub struct Found {
     pub uncapped_rss_peak_bytes: Option<u64>,
     /// Of each repeat: the smallest cap survived, where there was one.
     pub smallest_of_repeats_bytes: Vec<Option<u64>>,
+    /// Whether the runs in the smallest cap that every repeat survived lived by reclaim.
+    pub is_by_reclaim: bool,
     /// The largest cap too small, and how the run ended there.
     pub too_small: Option<(u64, String)>,
     pub probes: usize,
@@ -148,14 +150,24 @@ pub fn found(records: &[Record]) -> Vec<Found> {
         let free = free.into_iter().flat_map(|(_, rows)| rows.iter());
         let died = probes.iter().filter(|row| !row.is_measured());
         let too_small = died.max_by_key(|row| row.host_cap_bytes);
+        let smallest_of_repeats_bytes: Vec<Option<u64>> =
+            repeats.iter().map(|&repeat| smallest(repeat)).collect();
+        let smallest_of_all = smallest_of_repeats_bytes.iter().max().copied().flatten();
+        let mut at_smallest = probes
+            .iter()
+            .filter(|row| row.is_measured() && row.host_cap_bytes == smallest_of_all);
         found.push(Found {
+            is_by_reclaim: at_smallest.any(|row| {
+                let lived = smallest_of_all.and_then(|cap| row.measures.lived_by_reclaim(cap));
+                lived == Some(true)
+            }),
             driver: rows[0].driver.clone(),
             model_bytes: rows[0].model_bytes,
             uncapped_rss_peak_bytes: free
                 .filter(|row| row.is_measured())
                 .filter_map(|row| row.measures.host_rss_peak_bytes)
                 .max(),
-            smallest_of_repeats_bytes: repeats.iter().map(|&repeat| smallest(repeat)).collect(),
+            smallest_of_repeats_bytes,
             too_small: too_small.and_then(|row| {
                 let reason = row.reason.clone().unwrap_or_default();
                 Some((row.host_cap_bytes?, format!("{}: {reason}", row.status)))

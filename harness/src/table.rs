@@ -95,7 +95,8 @@ impl Group<'_> {
         let mut spoilt: Vec<(String, Vec<&str>)> = Vec::new();
         for line in &self.lines {
             let name = &*line.configuration.experiment;
-            for said in spoilt_remarks(line) {
+            let reclaim = reclaim_remark(line).into_iter();
+            for said in reclaim.chain(spoilt_remarks(line)) {
                 match spoilt.iter_mut().find(|(known, _)| *known == said) {
                     Some((_, names)) => names.push(name),
                     None => spoilt.push((said, vec![name])),
@@ -203,6 +204,22 @@ pub fn time(spread: Spread) -> String {
 
 /// A median that moves by more than this share when spoilt runs are left out is shown both ways.
 const MOVED_SHARE: f64 = 0.10;
+
+/// How many runs under a cap came up to it.
+fn reclaim_remark(line: &Line) -> Option<String> {
+    let cap = line.configuration.host_cap_bytes?;
+    let told = line.good.iter();
+    let told: Vec<bool> = told
+        .filter_map(|good| good.measures.lived_by_reclaim(cap))
+        .collect();
+    let lived = told.iter().filter(|lived| **lived).count();
+    (lived > 0).then(|| {
+        format!(
+            "lived by reclaim in {lived} of {} runs: what they held came up to the cap, and the kernel took pages of files back",
+            told.len()
+        )
+    })
+}
 
 /// What spoilt runs of a line, how many, and what it changes.
 fn spoilt_remarks(line: &Line) -> Vec<String> {
@@ -331,7 +348,10 @@ fn caps_sheet(scene: &[&Found]) -> Sheet {
         vec![
             found.configuration.experiment.clone(),
             shown(found.uncapped_rss_peak_bytes),
-            shown(found.smallest_bytes()),
+            match found.is_by_reclaim && found.smallest_bytes().is_some() {
+                true => format!("{}, by reclaim", shown(found.smallest_bytes())),
+                false => shown(found.smallest_bytes()),
+            },
             apart,
             found.probes.to_string(),
             too_small,
@@ -352,7 +372,8 @@ fn caps_sheet(scene: &[&Found]) -> Sheet {
         ],
         rows: rows.collect(),
         remarks: vec![format!(
-            "Caps are above the baseline, in steps of {step}; the model was loaded and verified under them."
+            "Caps are above the baseline, in steps of {step}; the model was loaded and verified under them. By reclaim: what the \
+             run held came up to its cap, and the kernel took pages of files back from it."
         )],
     }
 }

@@ -73,6 +73,10 @@ columns! {
     }
 }
 
+/// The kernel charges a cgroup ahead, in batches of 64 pages for each CPU, and gives back what is left over when a charge fails
+/// (`MEMCG_CHARGE_BATCH`): its peak may stay so far below the limit that it ran into.
+const CHARGE_BYTES: u64 = 1 << 20;
+
 impl Measures {
     /// Load and first forward together: what a person waits for.
     pub fn ready_seconds(&self) -> Option<f64> {
@@ -88,6 +92,12 @@ impl Measures {
         let pools = within(pools, self.device_reserved_contract_bytes);
         let judged = [host, device, pools].into_iter().flatten();
         judged.reduce(|one, other| one && other)
+    }
+
+    /// Whether the run lived by reclaim: what its cgroup held came up to its cap, so that the kernel took pages of files back from it,
+    /// or it would have died. `None` where the cgroup's peak is not known.
+    pub fn lived_by_reclaim(&self, cap_bytes: u64) -> Option<bool> {
+        Some(self.host_cgroup_peak_bytes? + CHARGE_BYTES >= cap_bytes)
     }
 
     /// Adds what disturbed the load.
@@ -118,5 +128,29 @@ impl From<&Peaks> for Measures {
             swap_peak_bytes: peaks.swap_peak_bytes,
             ..Measures::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_whose_cgroup_came_up_to_its_cap_lived_by_reclaim_and_one_without_a_peak_is_unknown() {
+        let peak = |bytes| Measures {
+            host_cgroup_peak_bytes: bytes,
+            ..Measures::default()
+        };
+        let cap = 1 << 30;
+        assert_eq!(peak(Some(cap)).lived_by_reclaim(cap), Some(true));
+        assert_eq!(
+            peak(Some(cap - (256 << 10))).lived_by_reclaim(cap),
+            Some(true)
+        );
+        assert_eq!(
+            peak(Some(cap - (8 << 20))).lived_by_reclaim(cap),
+            Some(false)
+        );
+        assert_eq!(peak(None).lived_by_reclaim(cap), None);
     }
 }
