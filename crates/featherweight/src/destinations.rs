@@ -10,36 +10,80 @@ use crate::place::{Place, Way};
 use crate::plan::{Abilities, Slot, place_in};
 use crate::{Error, Observe};
 
-/// A caller's choice of a device for each parameter, by its path. Of which backend the devices are is known when a module is.
+/// A caller's choice of devices. Of which backend they are is known when a module is.
 #[derive(Clone)]
 pub(crate) struct Choice(Arc<dyn Any + Send + Sync>);
 
-type Choose<D> = Box<dyn Fn(&str) -> D + Send + Sync>;
+/// The same, of a backend's.
+enum Devices<D> {
+    /// For each parameter, by its path.
+    OfPaths(Box<dyn Fn(&str) -> D + Send + Sync>),
+    /// In their order, each with the bytes that it has room for.
+    Rooms(Vec<(D, u64)>),
+}
 
 impl Choice {
-    pub fn new<D: 'static>(choose: impl Fn(&str) -> D + Send + Sync + 'static) -> Choice {
-        let choose: Choose<D> = Box::new(choose);
-        Choice(Arc::new(choose))
+    pub fn of_paths<D: Send + Sync + 'static>(
+        choose: impl Fn(&str) -> D + Send + Sync + 'static,
+    ) -> Choice {
+        Choice(Arc::new(Devices::OfPaths(Box::new(choose))))
     }
 
-    /// Gives each parameter its device.
+    pub fn rooms<D: Send + Sync + 'static>(rooms: Vec<(D, u64)>) -> Choice {
+        Choice(Arc::new(Devices::Rooms(rooms)))
+    }
+
+    /// Gives each slot its device, where paths decide; else the first. Returns the devices.
     ///
     /// # Errors
     ///
-    /// If the devices are another backend's.
-    pub fn apply<D: PartialEq + 'static>(&self, slots: &mut [Slot]) -> Result<Vec<D>, Error> {
-        let choose = self.0.downcast_ref::<Choose<D>>().ok_or_else(|| {
-            let wanted = std::any::type_name::<D>();
-            let reason = format!(
-                "`.place` gives other devices than the module's backend has: give a {wanted}"
-            );
-            Error::Unsupported(reason)
-        })?;
+    /// If the devices are another backend's, or there are none.
+    pub fn begin<D: Clone + PartialEq + 'static>(
+        &self,
+        slots: &mut [Slot],
+    ) -> Result<Vec<D>, Error> {
         let mut devices = Vec::new();
-        for slot in slots {
-            slot.device = place_in(&mut devices, choose(&slot.path));
+        match self.devices::<D>()? {
+            Devices::OfPaths(choose) => {
+                for slot in slots {
+                    slot.device = place_in(&mut devices, choose(&slot.path));
+                }
+            }
+            Devices::Rooms(rooms) => {
+                slots.iter_mut().for_each(|slot| slot.device = 0);
+                for (device, _) in rooms {
+                    let before = devices.len();
+                    if place_in(&mut devices, device.clone()) < before {
+                        let reason =
+                            "`.divided` is given a device twice: add up what it has room for";
+                        return Err(Error::Unsupported(reason.to_owned()));
+                    }
+                }
+            }
         }
-        Ok(devices)
+        match devices.is_empty() {
+            true => Err(Error::Unsupported(
+                "`.divided` is given no device".to_owned(),
+            )),
+            false => Ok(devices),
+        }
+    }
+
+    /// What each device has room for, where that decides.
+    pub fn room_bytes<D: 'static>(&self) -> Result<Option<Vec<u64>>, Error> {
+        Ok(match self.devices::<D>()? {
+            Devices::OfPaths(_) => None,
+            Devices::Rooms(rooms) => Some(rooms.iter().map(|(_, bytes)| *bytes).collect()),
+        })
+    }
+
+    fn devices<D: 'static>(&self) -> Result<&Devices<D>, Error> {
+        self.0.downcast_ref().ok_or_else(|| {
+            let wanted = std::any::type_name::<D>();
+            Error::Unsupported(format!(
+                "`.place` or `.divided` gives devices of another backend than the module's: give a {wanted}"
+            ))
+        })
     }
 }
 

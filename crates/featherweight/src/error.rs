@@ -68,6 +68,22 @@ pub enum Error {
         /// The largest that the device binds.
         limit: u64,
     },
+    /// The devices that a model is divided among have no room for a part of it. Nothing was loaded, and no memory taken.
+    #[error(
+        "{} has {bytes} bytes, for which the devices have no room left: the model has {model_bytes} bytes, and they are given \
+         {room_bytes} together; name another device, or give more room",
+        quoted(part)
+    )]
+    NoRoom {
+        /// The part: an element of a list of the module, or a field.
+        part: String,
+        /// Its size.
+        bytes: u64,
+        /// The size of all that is loaded.
+        model_bytes: u64,
+        /// What all devices were given together.
+        room_bytes: u64,
+    },
     /// What was read back from the device is not what the file holds.
     #[error("{}: {} on the device is not tensor {} of the file", file.display(), quoted(path), quoted(tensor))]
     Unverified {

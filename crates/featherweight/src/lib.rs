@@ -5,6 +5,7 @@ mod assign;
 pub mod carry;
 pub mod change;
 mod destinations;
+mod divided;
 mod error;
 mod load;
 mod loading;

@@ -117,8 +117,24 @@ impl Load {
     ///
     /// Parameters that are one and go to several devices are loaded to each. One whose function changes what is loaded (a linear layer
     /// of column-major layout) is initialised where it was for a moment, where it moves.
-    pub fn place<D: 'static>(mut self, device: impl Fn(&str) -> D + Send + Sync + 'static) -> Load {
-        self.choice = Some(Choice::new(device));
+    pub fn place<D: Send + Sync + 'static>(
+        mut self,
+        device: impl Fn(&str) -> D + Send + Sync + 'static,
+    ) -> Load {
+        self.choice = Some(Choice::of_paths(device));
+        self
+    }
+
+    /// As [`Load::place`], by what each device has room for, in bytes: the module's parts go to the first device in their order, to the
+    /// next when it has no room for one, and so on. A part is an element of a list of layers, or a field of the module, and is not
+    /// divided. Parameters alone are counted: leave room for what is computed.
+    ///
+    /// A part that no device has room for is an error ([`Error::NoRoom`]) before anything is read.
+    pub fn divided<D: Send + Sync + 'static>(
+        mut self,
+        rooms: impl IntoIterator<Item = (D, u64)>,
+    ) -> Load {
+        self.choice = Some(Choice::rooms(rooms.into_iter().collect()));
         self
     }
 

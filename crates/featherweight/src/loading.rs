@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
+use burn::tensor::quantization::QuantScheme;
 use burn::tensor::{Bool, Bytes, Int, Tensor, TensorData};
 use checkpoint::{PrivateMaps, Unreadable};
 
@@ -13,9 +14,9 @@ use crate::assign::{self, Supply};
 use crate::carry::{Source, carry};
 use crate::destinations::Destinations;
 use crate::place::{Fill, Filling, Place, Staging, over_map};
-use crate::plan::{Item, Kind, Slot, Wanted, collect, fit};
+use crate::plan::{Item, Kind, Slot, Wanted, collect, fit, share};
 use crate::report::{Loaded, Report};
-use crate::{Error, Load, Mismatch, Phase, Problem, Way, quantised, verify};
+use crate::{Error, Load, Mismatch, Phase, Problem, Way, divided, quantised, verify};
 
 /// A module's parameters beside a checkpoint.
 struct Plan<B: Backend> {
@@ -41,7 +42,7 @@ impl Load {
             }));
         }
         let chosen = match &self.choice {
-            Some(choice) => choice.apply::<B::Device>(&mut slots)?,
+            Some(choice) => choice.begin::<B::Device>(&mut slots)?,
             None => devices.clone(),
         };
         if let Some(scheme) = &self.scheme {
@@ -64,14 +65,51 @@ impl Load {
             is_unused_allowed: self.is_unused_allowed,
             devices: &destinations.abilities(),
         };
-        let mut items = fit(index, &slots, &wanted).map_err(mismatch)?;
-        crate::plan::share(index.path(), &slots, &mut items)?;
+        let items = |slots: &[Slot]| {
+            let mut items = fit(index, slots, &wanted).map_err(mismatch)?;
+            share(index.path(), slots, &mut items)?;
+            Ok::<_, Error>(items)
+        };
+        let mut planned = items(&slots)?;
+        let room_bytes = match &self.choice {
+            Some(choice) => choice.room_bytes::<B::Device>()?,
+            None => None,
+        };
+        if let Some(room_bytes) = room_bytes {
+            let mut loads = vec![None; slots.len()];
+            for (at, item) in planned.iter().enumerate() {
+                let tensor = item.same_as.unwrap_or(at);
+                let bytes = self.bytes(item, &slots[item.slot]);
+                loads[item.slot] = Some(divided::Load { tensor, bytes });
+            }
+            divided::divide(&mut slots, &loads, &room_bytes)?;
+            // What another device can do may differ, and parameters that are one may go to several.
+            planned = items(&slots)?;
+        }
+        drop(items);
         Ok(Plan {
             slots,
-            items,
+            items: planned,
             destinations,
             devices,
         })
+    }
+
+    /// Whether a parameter is quantised on its way.
+    fn quantises(&self, item: &Item, slot: &Slot) -> Option<&QuantScheme> {
+        let scheme = self.scheme.as_ref()?;
+        let fits = slot.kind == Kind::Float
+            && !slot.has_load_mapper
+            && quantised::fits(scheme, &item.source.tensor.shape);
+        fits.then_some(scheme)
+    }
+
+    /// What a parameter takes of a device, unless it shares another's tensor.
+    fn bytes(&self, item: &Item, slot: &Slot) -> u64 {
+        match self.quantises(item, slot) {
+            Some(scheme) => quantised::bytes(scheme, &item.source.tensor.shape),
+            None => item.source.bytes(),
+        }
     }
 
     /// Loads the checkpoint into the module's parameters. What they hold is let go of first, so that an initialised module takes
@@ -222,11 +260,7 @@ impl Load {
         if item.same_as.is_some() {
             return Ok(Ready::Shared);
         }
-        if let Some(scheme) = &self.scheme
-            && slot.kind == Kind::Float
-            && !slot.has_load_mapper
-            && quantised::fits(scheme, &tensor.shape)
-        {
+        if self.quantises(item, slot).is_some() {
             return Ok(Ready::Quantised);
         }
         let is_as_needed = source.cast.is_none()
@@ -258,7 +292,7 @@ impl Load {
                 dtype: item.source.cast.dtype(),
                 bytes: match item.same_as {
                     Some(_) => 0,
-                    None => item.source.bytes(),
+                    None => self.bytes(item, slot),
                 },
                 way,
                 is_transposed: item.is_transposed,

@@ -56,6 +56,12 @@ pub(crate) fn fits(scheme: &QuantScheme, shape: &[usize]) -> bool {
     }
 }
 
+/// The bytes of a matrix that is quantised: of each element one, and of each block four.
+pub(crate) fn bytes(scheme: &QuantScheme, shape: &[usize]) -> u64 {
+    let elements: u64 = shape.iter().map(|&size| size as u64).product();
+    elements + 4 * elements / block_elements(scheme).unwrap_or(1).max(1) as u64
+}
+
 /// Reads a matrix, quantises it, and hands it to the backend.
 pub(crate) fn load<B: Backend, const D: usize>(
     source: &Source,

@@ -37,7 +37,7 @@ pub struct Loaded {
     pub stored: Dtype,
     /// The dtype in memory.
     pub dtype: DType,
-    /// Bytes in memory; 0 where it shares another's.
+    /// Bytes in memory, as quantised where it is; 0 where it shares another's.
     pub bytes: u64,
     /// How its bytes came there.
     pub way: Way,

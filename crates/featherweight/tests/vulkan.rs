@@ -54,6 +54,8 @@ fn main() {
     );
     a_model_is_divided_among_devices_and_computes_what_it_does_on_one(&device, &second);
     println!("a_model_is_divided_among_devices_and_computes_what_it_does_on_one ... ok");
+    each_device_holds_no_more_than_it_has_room_for(&device, &second);
+    println!("each_device_holds_no_more_than_it_has_room_for ... ok");
 }
 
 fn loads_everything<B: Backend<Device = WgpuDevice>>(device: &WgpuDevice) {
@@ -300,4 +302,53 @@ fn a_model_is_divided_among_devices_and_computes_what_it_does_on_one(
         common::values(model.forward(x.clone())),
         common::values(plain.forward(x))
     );
+}
+
+#[derive(Module, Debug)]
+struct Stack<B: Backend> {
+    layers: Vec<burn::nn::Linear<B>>,
+}
+
+fn each_device_holds_no_more_than_it_has_room_for(one: &WgpuDevice, other: &WgpuDevice) {
+    const WIDTH: usize = 512;
+    const LAYER_BYTES: u64 = (WIDTH * WIDTH * 4) as u64;
+    let folder = tempfile::tempdir().unwrap();
+    let tensors = (0..4).map(|layer| {
+        let name = format!("layers.{layer}.weight");
+        let stored = common::f32s(&name, &[WIDTH, WIDTH]);
+        (name, stored)
+    });
+    let path = folder.path().join("m.pth");
+    let path = write(&path, Format::Pth, &tensors.collect());
+    let linear = burn::nn::LinearConfig::new(WIDTH, WIDTH).with_bias(false);
+    let lazy = || Stack::<Plain> {
+        layers: (0..4).map(|_| linear.init(one)).collect(),
+    };
+    let in_use = |device: &WgpuDevice| {
+        let client = WgpuRuntime::client(device);
+        client.memory_usage().unwrap().bytes_in_use
+    };
+    let load = || open(&path).unwrap().load().verified();
+    let before = [one, other].map(in_use);
+    let rooms = [LAYER_BYTES, 4 * LAYER_BYTES];
+    let rooms = [(one.clone(), rooms[0]), (other.clone(), rooms[1])];
+    let (model, _) = load().divided(rooms).into(lazy()).unwrap();
+    let on: Vec<bool> = model
+        .layers
+        .iter()
+        .map(|layer| layer.weight.device() == *one)
+        .collect();
+    assert_eq!(on, [true, false, false, false]);
+    let taken = [in_use(one) - before[0], in_use(other) - before[1]];
+    assert_eq!(taken, [LAYER_BYTES, 3 * LAYER_BYTES]);
+    drop(model);
+    let too_little = [
+        (one.clone(), 2 * LAYER_BYTES - 1),
+        (other.clone(), 2 * LAYER_BYTES),
+    ];
+    let said = load().divided(too_little).into(lazy()).unwrap_err();
+    assert!(said.to_string().contains("`layers.3`"), "{said}");
+    let twice = [(one.clone(), LAYER_BYTES), (one.clone(), 9 * LAYER_BYTES)];
+    let said = load().divided(twice).into(lazy()).unwrap_err();
+    assert!(said.to_string().contains("twice"), "{said}");
 }
