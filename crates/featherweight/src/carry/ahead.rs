@@ -82,13 +82,12 @@ mod tests {
 
     #[test]
     fn memory_is_made_while_the_work_goes_on_and_a_panic_ends_both() {
-        let mut fill = HostFill::new(2 * LEAST_BYTES, &(Arc::new(Unobserved) as _));
+        let fill = || HostFill::new(2 * LEAST_BYTES, &(Arc::new(Unobserved) as _));
         let ahead = |fill: &mut HostFill| Ahead::of(&mut [fill as &mut dyn Fill]);
-        let panicked = std::panic::catch_unwind({
-            let ahead = ahead(&mut fill);
-            || ahead.during(|| panic!("on purpose"))
-        });
+        let panicked =
+            std::panic::catch_unwind(|| ahead(&mut fill()).during(|| panic!("on purpose")));
         assert!(panicked.is_err());
+        let mut fill = fill();
         let before = resident_bytes();
         let made = ahead(&mut fill).during(|| {
             let deadline = Instant::now() + Duration::from_secs(30);
