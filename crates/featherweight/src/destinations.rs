@@ -110,7 +110,7 @@ impl<B: Backend> Destinations<B> {
     }
 
     /// What each device can do.
-    pub fn abilities(&self) -> Vec<Abilities<'_>> {
+    pub fn abilities(&self) -> Vec<Abilities> {
         let of = |place: &Place<B>| {
             let (device, settings) = (
                 place.device().clone(),

@@ -1,7 +1,6 @@
 //! Loading a checkpoint into a module: it is planned, begun, filled, and assigned.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -86,7 +85,6 @@ impl Load {
             // What another device can do may differ, and parameters that are one may go to several.
             planned = items(&slots)?;
         }
-        drop(items);
         Ok(Plan {
             slots,
             items: planned,

@@ -22,15 +22,15 @@ pub(crate) struct Wanted<'a> {
     pub is_partial: bool,
     pub is_unused_allowed: bool,
     /// Of each device that parameters go to.
-    pub devices: &'a [Abilities<'a>],
+    pub devices: &'a [Abilities],
 }
 
 /// What a device can do.
-pub(crate) struct Abilities<'a> {
+pub(crate) struct Abilities {
     /// What its integers and booleans are.
     pub int: DType,
     pub bool: DType,
-    pub supports: Box<dyn Fn(DType) -> bool + 'a>,
+    pub supports: Box<dyn Fn(DType) -> bool>,
     pub max_tensor_bytes: Option<u64>,
 }
 

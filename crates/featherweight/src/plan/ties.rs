@@ -38,12 +38,15 @@ pub(crate) fn share(file: &Path, slots: &[Slot], items: &mut [Item]) -> Result<(
             &slots[items[places[1]].slot].path,
         );
         if are_equal {
-            let device = |place: usize| slots[items[place].slot].device;
-            for (at, &place) in places.iter().enumerate().skip(1) {
-                let same = places[..at]
+            let devices: Vec<usize> = places
+                .iter()
+                .map(|&place| slots[items[place].slot].device)
+                .collect();
+            for (at, &place) in places.iter().enumerate() {
+                let same = devices[..at]
                     .iter()
-                    .find(|&&one| device(one) == device(place));
-                items[place].same_as = same.copied();
+                    .position(|&device| device == devices[at]);
+                items[place].same_as = same.map(|one| places[one]);
             }
         } else if is_running_state(path) {
             problems.push(Problem::SharedState {
