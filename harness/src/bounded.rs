@@ -49,10 +49,14 @@ pub struct Listener {
 
 impl Listener {
     /// Begins to read; at most so many bytes are kept.
-    pub fn of(pipe: Option<impl Read + Send + 'static>, most: usize) -> Listener {
+    ///
+    /// # Errors
+    ///
+    /// If there is no thread to be had.
+    pub fn of(pipe: Option<impl Read + Send + 'static>, most: usize) -> std::io::Result<Listener> {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let shared = Arc::clone(&tail);
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().spawn(move || {
             let Some(mut pipe) = pipe else { return };
             let mut buffer = [0; 8192];
             loop {
@@ -66,8 +70,8 @@ impl Listener {
                     Err(_) => return,
                 }
             }
-        });
-        Listener { tail, thread }
+        })?;
+        Ok(Listener { tail, thread })
     }
 
     /// What was said last by a program that has ended.
@@ -108,7 +112,10 @@ mod tests {
 
     #[test]
     fn of_an_endless_text_the_last_bytes_are_kept_and_the_rest_is_told() {
-        assert_eq!(Listener::of(Some(&b"short"[..]), 64).said(), "short");
+        assert_eq!(
+            Listener::of(Some(&b"short"[..]), 64).unwrap().said(),
+            "short"
+        );
         let mut tail = Tail::default();
         for _ in 0..100 {
             tail.push(&[b'x'; 1 << 20], 1024);
@@ -122,7 +129,7 @@ mod tests {
     #[test]
     fn what_was_said_is_there_though_somebody_holds_the_pipe_open() {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let listener = Listener::of(Some(reader), 64);
+        let listener = Listener::of(Some(reader), 64).unwrap();
         std::io::Write::write_all(&mut writer, b"the last word").unwrap();
         assert_eq!(listener.said(), "the last word");
         drop(writer);

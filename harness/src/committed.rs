@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use checkpoint::quoted;
 
 use crate::checkout::{PLOTS, RESULTS};
 use crate::presentation::Presentation;
@@ -27,8 +28,13 @@ impl Place {
     /// If one of the names is no name of a folder.
     pub fn new(machine: &str, manifest: &str) -> anyhow::Result<Place> {
         for name in [machine, manifest] {
-            let is_name = Path::new(name).file_name() == Some(name.as_ref());
-            ensure!(is_name, "`{name}` is no name of a folder");
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+            let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+            ensure!(
+                begins_well && name.chars().all(is_plain),
+                "{} is no name of a folder of results: letters, digits, points and hyphens are",
+                quoted(name)
+            );
         }
         Ok(Place(Path::new(machine).join(manifest)))
     }
@@ -259,4 +265,18 @@ pub fn broken_links(root: &Path) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
         broken.extend(links.map(|link| (shown.clone(), link)));
     }
     Ok(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_among_the_committed_results_has_a_plain_name() {
+        assert!(Place::new("amd-epyc-2c-24g", "quick").is_ok());
+        for name in [".git", "-rf", "<img>", "a|b", "a/b", "..", "", "a b"] {
+            assert!(Place::new(name, "quick").is_err(), "{name}");
+            assert!(Place::new("box", name).is_err(), "{name}");
+        }
+    }
 }

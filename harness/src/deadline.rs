@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+
 use crate::exit::Ended;
 use crate::interrupt;
 
@@ -30,7 +32,7 @@ impl Deadline {
             writing: Arc::default(),
         };
         let (end, writing) = (deadline.end, Arc::clone(&deadline.writing));
-        std::thread::spawn(move || {
+        let watch = std::thread::Builder::new().spawn(move || {
             let mut since = None;
             loop {
                 std::thread::sleep(POLL);
@@ -45,6 +47,7 @@ impl Deadline {
                 }
             }
         });
+        watch.context("there is no thread to be had that would watch the time")?;
         Ok(deadline)
     }
 

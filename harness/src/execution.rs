@@ -75,7 +75,8 @@ impl Execution<'_> {
                 && !self.set_up.contains_key(setup)
             {
                 eprintln!("setting up: {}", setup.join(" "));
-                self.set_up.insert(setup.clone(), external.set_up());
+                self.set_up
+                    .insert(setup.clone(), external.set_up(self.executor.caps()));
             }
         }
     }

@@ -1,7 +1,6 @@
 //! Starts a worker, waits for it, and turns however it ended into an outcome.
 
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use lab::{Outcome, Status};
@@ -10,7 +9,7 @@ use meter::{Cgroup, HostCaps, LastWords, machine_oom_kills};
 use crate::autopsy::Remains;
 use crate::bounded::{self, Listener};
 use crate::external::{Answer, External, Request};
-use crate::subprocess::{Waited, own_group, wait};
+use crate::subprocess::{self, Waited, wait};
 use crate::worker::Specification;
 use crate::{machine, scratch};
 
@@ -19,7 +18,6 @@ const OUTCOME_BYTES: usize = 256 << 20;
 
 /// Runs workers one after the other.
 pub struct Executor {
-    program: PathBuf,
     timeout: Duration,
     caps: HostCaps,
 }
@@ -28,7 +26,6 @@ impl Executor {
     /// Workers are this very program.
     pub fn new(timeout_seconds: u64, caps: HostCaps) -> std::io::Result<Executor> {
         Ok(Executor {
-            program: crate::program::own()?,
             timeout: Duration::from_secs(timeout_seconds),
             caps,
         })
@@ -86,18 +83,18 @@ impl Executor {
             last_words: last_words_path.clone(),
             ..run
         };
-        let mut command = Command::new(&self.program);
+        let mut command = subprocess::own()?;
         command
             .arg("worker")
             .arg(serde_json::to_string(&run)?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        own_group(&mut command);
         let oom_kills_before = machine_oom_kills();
         let mut child = command.spawn()?;
-        let stdout = Listener::of(child.stdout.take(), OUTCOME_BYTES);
-        let stderr = Listener::of(child.stderr.take(), bounded::TAIL_BYTES);
+        let listeners = Listener::of(child.stdout.take(), OUTCOME_BYTES)
+            .and_then(|out| Ok((out, Listener::of(child.stderr.take(), bounded::TAIL_BYTES)?)));
+        let (stdout, stderr) = listeners.inspect_err(|_| drop(subprocess::end(&mut child)))?;
         let ended = wait(&mut child, self.timeout)?;
         let (stdout, stderr) = (stdout.said(), stderr.said());
         let status = match ended {

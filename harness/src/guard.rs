@@ -73,8 +73,11 @@ fn end_as(status: ExitStatus) -> ! {
     }
     let number = status.signal().unwrap_or(Signal::KILL.as_raw());
     if let Some(signal) = Signal::from_named_raw(number) {
-        let _ = kill_process(rustix::process::getpid(), signal);
-        std::thread::sleep(Duration::from_millis(100));
+        // The first may meet a handler of Rust's, which takes itself away.
+        for _ in 0..2 {
+            let _ = kill_process(rustix::process::getpid(), signal);
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
     // Those that are noted instead.
     exit(128 + number)

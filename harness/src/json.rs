@@ -1,14 +1,14 @@
 //! JSON that people download: a few bytes of text for each value become some hundred in memory, so that the number of values is
 //! bounded, too, before any is kept.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
 use anyhow::Context;
 use checkpoint::read_whole;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess,
-    Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
 };
 
 /// The largest vocabularies have a million, with their merges.
@@ -36,8 +36,8 @@ pub fn read_bounded(path: &Path, max_bytes: u64) -> anyhow::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// That there are not too many values.
-fn check(json: &[u8]) -> serde_json::Result<()> {
+/// That there are not too many values, and that no name stands twice in an object: parsers keep the last and say nothing.
+pub fn check(json: &[u8]) -> serde_json::Result<()> {
     let mut left = MOST_VALUES;
     let mut json = serde_json::Deserializer::from_slice(json);
     Counted(&mut left).deserialize(&mut json)
@@ -95,8 +95,13 @@ impl<'de> Visitor<'de> for Counted<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        while entries.next_key::<IgnoredAny>()?.is_some() {
+        let mut names = HashSet::new();
+        while let Some(name) = entries.next_key::<String>()? {
             entries.next_value_seed(Counted(&mut *self.0))?;
+            if let Some(twice) = names.replace(name) {
+                let twice = checkpoint::quoted(&twice);
+                return Err(A::Error::custom(format!("{twice} stands there twice")));
+            }
         }
         Ok(())
     }
@@ -110,6 +115,11 @@ mod tests {
     fn values_without_end_are_refused_before_any_is_kept() {
         assert!(check(br#"{"a": [1, -2, 2.5, "x", null, true, {"b": []}]}"#).is_ok());
         assert!(check(b"[1,").is_err());
+        let twice = check(br#"{"a": 1, "b": {"a": 2, "a": 3}}"#).unwrap_err();
+        assert!(
+            twice.to_string().contains("`a` stands there twice"),
+            "{twice}"
+        );
         for value in ["0", "[]", "\"\"", "{}"] {
             let many = vec![value; MOST_VALUES + 1].join(",");
             for text in [format!("[{many}]"), format!(r#"{{"x":[{many}]}}"#)] {

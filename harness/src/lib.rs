@@ -85,6 +85,7 @@ pub fn run() -> std::process::ExitCode {
     }
     // A mapped file may be cut off, or its disk fail, while a command reads it.
     meter::tell_bus_errors(meter::BusError::Exit(1));
+    meter::outlive_file_size_limit();
     let ended = match cli::Cli::try_parse() {
         Ok(cli) => exit::report(commands::execute(cli.command)),
         Err(usage) => exit::report_usage(&usage),

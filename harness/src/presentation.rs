@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use checkpoint::read_whole;
+use checkpoint::{is_there, read_whole};
 
 use crate::checkout::{PLOTS, RESULTS, shown};
 use crate::claims::{Judged, judge};
@@ -33,7 +33,7 @@ impl Presentation {
     pub fn of(results: &Path, plots: Option<PathBuf>, spoilt: Spoilt) -> anyhow::Result<Self> {
         let records = read_runs(results)?;
         let kept = results.join(MANIFEST);
-        let manifest = match kept.exists() {
+        let manifest = match is_there(&kept) {
             true => {
                 let name = records[0].manifest.clone();
                 Some(Manifest::load_as(name, &kept)?)

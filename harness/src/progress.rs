@@ -27,7 +27,9 @@ impl Progress {
         let bar = ProgressBar::new(runs.len() as u64);
         let style = "{bar:24} {elapsed_precise} {wide_msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("the template is valid"));
-        bar.enable_steady_tick(Duration::from_millis(200));
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
         let available = machine::available_memory_bytes();
         let guesses = runs.iter().map(|run| match run.obstacle(available) {
             Some(_) => 0.0,

@@ -7,7 +7,7 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use checkpoint::{read_text, read_whole};
+use checkpoint::{is_there, read_text, read_whole};
 use meter::Sample;
 
 use crate::atomic;
@@ -203,7 +203,7 @@ pub fn read_rows(folder: &Path) -> anyhow::Result<(Vec<Record>, usize)> {
 /// The timeline of a run, where one was recorded.
 pub fn read_timeline(folder: &Path, run_id: &str) -> anyhow::Result<Vec<Sample>> {
     let path = timeline_path(folder, run_id);
-    if !path.exists() {
+    if !is_there(&path) {
         return Ok(Vec::new());
     }
     let text = read_whole(&path, MAX_TIMELINE_BYTES)?;

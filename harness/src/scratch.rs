@@ -26,7 +26,17 @@ pub fn file() -> std::io::Result<NamedTempFile> {
     let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
     let scratch = match &mut *scratch {
         Some(scratch) => scratch,
-        none => none.insert(Scratch::new(&std::env::temp_dir())?),
+        none => {
+            let folder = std::env::temp_dir();
+            let made = Scratch::new(&folder).map_err(|error| {
+                let folder = folder.display();
+                let reason = format!(
+                    "no temporary files can be made in {folder} ({error}): name a folder where they can with TMPDIR"
+                );
+                std::io::Error::new(error.kind(), reason)
+            });
+            none.insert(made?)
+        }
     };
     NamedTempFile::new_in(scratch.folder.path())
 }

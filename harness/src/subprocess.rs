@@ -39,8 +39,9 @@ pub fn ask(command: &mut Command, limit: Duration) -> anyhow::Result<Answer> {
     let mut child = command
         .spawn()
         .with_context(|| format!("{name}: cannot be started"))?;
-    let output = Listener::of(child.stdout.take(), TAIL_BYTES);
-    let errors = Listener::of(child.stderr.take(), TAIL_BYTES);
+    let listeners = Listener::of(child.stdout.take(), TAIL_BYTES)
+        .and_then(|output| Ok((output, Listener::of(child.stderr.take(), TAIL_BYTES)?)));
+    let (output, errors) = listeners.inspect_err(|_| drop(end(&mut child)))?;
     match wait(&mut child, limit)? {
         Waited::Exited(status) => Ok(Answer {
             status,
@@ -56,7 +57,7 @@ pub fn ask(command: &mut Command, limit: Duration) -> anyhow::Result<Answer> {
 }
 
 /// A process group of its own: Ctrl-C on the terminal reaches this program alone, which then ends the other.
-pub fn own_group(command: &mut Command) {
+fn own_group(command: &mut Command) {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
 }
@@ -80,21 +81,63 @@ pub fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Waited> {
     }
 }
 
+/// What the kernel does not end within this time waits for something that may never come.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Ends it, and what it has started in its group.
-fn end(child: &mut Child) -> std::io::Result<()> {
+///
+/// # Errors
+///
+/// If it cannot be ended.
+pub fn end(child: &mut Child) -> std::io::Result<()> {
     #[cfg(unix)]
     if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
     child.kill()?;
-    child.wait()?;
+    let deadline = Instant::now() + GRACE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            let reason = format!(
+                "process {} cannot be ended: it waits in the kernel, most likely for a file system that does not answer",
+                child.id()
+            );
+            return Err(std::io::Error::other(reason));
+        }
+        std::thread::sleep(POLL);
+    }
     Ok(())
+}
+
+/// Says to a process which one has started it.
+const PARENT: &str = "FEATHERWEIGHT_PARENT";
+
+/// This program again, in a group of its own, to be told that it is to [end with this process](end_with_parent).
+///
+/// # Errors
+///
+/// If nobody tells where it is.
+pub fn own() -> std::io::Result<Command> {
+    let mut command = Command::new(crate::program::own()?);
+    command.env(PARENT, std::process::id().to_string());
+    own_group(&mut command);
+    Ok(command)
 }
 
 /// Has the kernel end this process with the one that started it, so that nothing goes on that nobody waits for.
 pub fn end_with_parent() {
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    {
+        use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+        // It may have ended before that was said.
+        let told = std::env::var(PARENT).ok();
+        let told = told.and_then(|told| told.parse::<i32>().ok());
+        let parent = getppid().map(|parent| parent.as_raw_nonzero().get());
+        if told.is_some() && told != parent {
+            std::process::exit(143);
+        }
+    }
 }
 
 #[cfg(all(test, unix))]

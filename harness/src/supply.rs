@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use checkpoint::{Format, escaped};
@@ -113,9 +112,8 @@ pub fn reference(ready: &Ready, format: Format, limit: Duration) -> Result<PathB
     // Another harness may clear away what is half written there, or write it itself.
     let _held = ready.hold().map_err(|error| format!("{error:#}"))?;
     if !path.exists() {
-        let program = crate::program::own().map_err(|error| error.to_string())?;
         let (checkpoint, reading) = ready.weights(format);
-        let mut command = Command::new(program);
+        let mut command = subprocess::own().map_err(|error| error.to_string())?;
         command
             .arg("reference")
             .arg("--checkpoint")

@@ -7,8 +7,9 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
-use checkpoint::read_whole;
+use checkpoint::{is_there, read_whole};
 use meter::Panics;
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
@@ -45,7 +46,7 @@ impl Tokenizer {
             true => path.join("tokenizer.json"),
             false => path.to_owned(),
         };
-        if whole.exists() && !is_of_a_pair(path) {
+        if is_there(&whole) && !is_of_a_pair(path) {
             let text = json::read_bounded(&whole, MAX_BYTES)?;
             pipeline::check(&text)
                 .with_context(|| format!("{}: is no tokenizer", whole.display()))?;
@@ -53,11 +54,19 @@ impl Tokenizer {
             // A prompt is taken as it is: what is put in for training's sake, or cut off, would be another's.
             read.with_padding(None);
             read.with_truncation(None).map_err(wrong)?;
+            // Chance is for training: the same prompt is the same tokens.
+            if let ModelWrapper::BPE(model) = read.get_model()
+                && model.dropout.is_some()
+            {
+                let mut model = model.clone();
+                model.dropout = None;
+                read.with_model(model);
+            }
             return Ok(Tokenizer(read));
         }
         let pairs = PAIRS.map(|pair| pair.map(|name| folder.join(name)));
         let mut pairs = pairs.iter();
-        let Some([vocabulary, merges]) = pairs.find(|pair| pair.iter().all(|file| file.exists()))
+        let Some([vocabulary, merges]) = pairs.find(|pair| pair.iter().all(|file| is_there(file)))
         else {
             bail!(
                 "{}: holds neither tokenizer.json, nor vocab.json and merges.txt, nor encoder.json and vocab.bpe: GPT-2's are \
@@ -68,6 +77,11 @@ impl Tokenizer {
         // The crate opens them itself.
         json::read_bounded(vocabulary, MAX_BYTES)?;
         let lines = read_whole(merges, MAX_BYTES)?;
+        ensure!(
+            !lines.is_empty(),
+            "{}: is empty: get the file again",
+            merges.display()
+        );
         let lines = lines.iter().filter(|&&byte| byte == b'\n').count();
         ensure!(
             lines <= MOST_MERGES,
@@ -236,6 +250,35 @@ mod tests {
             "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}}"#;
         std::fs::write(folder.path().join("tokenizer.json"), text).unwrap();
         assert_eq!(encode(folder.path(), "ab"), [0, 1]);
+    }
+
+    #[test]
+    fn the_same_prompt_is_the_same_tokens_whatever_chance_a_file_asks_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"{"version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null, "decoder": null, "truncation": null, "padding": null,
+            "model": {"type": "BPE", "dropout": 1.0, "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}"#;
+        std::fs::write(folder.path().join("tokenizer.json"), text).unwrap();
+        assert_eq!(encode(folder.path(), "ab"), [2]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_there_and_cannot_be_read_is_not_taken_for_absent() {
+        for (name, expected) in [
+            ("tokenizer_config.json", "tokenizer_config.json"),
+            ("added_tokens.json", "added_tokens.json"),
+            ("tokenizer.json", "tokenizer.json"),
+        ] {
+            let folder = files(PAIRS[0], &[]);
+            std::os::unix::fs::symlink("nowhere", folder.path().join(name)).unwrap();
+            let error = format!("{:#}", Tokenizer::read(folder.path()).err().unwrap());
+            assert!(error.contains(expected), "{error}");
+        }
+        let folder = files(PAIRS[0], &[]);
+        std::fs::write(folder.path().join("merges.txt"), "").unwrap();
+        let error = format!("{:#}", Tokenizer::read(folder.path()).err().unwrap());
+        assert!(error.contains("merges.txt: is empty"), "{error}");
     }
 
     #[test]

@@ -45,6 +45,13 @@ impl Tree {
         let [program, arguments @ ..] = command else {
             return Err(io::Error::other("the command is empty"));
         };
+        // Nobody would see what it starts.
+        #[cfg(target_os = "linux")]
+        if !Path::new("/proc/self/stat").exists() {
+            return Err(io::Error::other(
+                "there is no /proc, without which what a command starts cannot be ended",
+            ));
+        }
         let root = checkout::root();
         let program = program_in(root.as_deref(), program);
         let told = scratch::file()?;

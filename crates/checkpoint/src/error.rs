@@ -137,11 +137,11 @@ pub fn escaped(text: &str) -> String {
     escaped
 }
 
-/// Whether a character is shown as it is, and neither acts on a terminal nor turns the direction of writing.
+/// Whether a character is shown as it is, and neither acts on a terminal, nor ends a line, nor turns the direction of writing.
 pub fn is_shown(character: char) -> bool {
     let turns = matches!(
         character,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        '\u{61c}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
     );
     !character.is_control() && !turns
 }

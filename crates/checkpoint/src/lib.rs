@@ -56,5 +56,5 @@ pub use map::{Mapped, PrivateMap, PrivateMaps};
 pub use reader::{Access, Aligned, Reader, blocks, open, read_at};
 pub use strided::{Beside, Panel, beside};
 pub use synthetic::Synthetic;
-pub use whole::{read_text, read_whole};
+pub use whole::{is_there, read_text, read_whole};
 pub use write::{PARTIAL_PREFIX, TensorMeta, Written, write, write_with_metadata};

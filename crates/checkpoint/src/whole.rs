@@ -35,6 +35,11 @@ pub fn read_text(path: &Path, max_bytes: u64) -> Result<String, Error> {
     text.map_err(|_| Error::invalid(path, "is no text in UTF-8"))
 }
 
+/// Whether something bears this name, be it a link that leads nowhere: what is there and cannot be read is not taken for absent.
+pub fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -242,6 +242,10 @@ fn pickles_that_would_execute_grow_or_refer_to_nothing_are_refused() {
     (0..200_000).for_each(|_| nested.extend(b"\x85R"));
     nested.extend(b"u.");
     let _ = storage(&nested, false);
+    // A list that holds itself a million times: who looked through it for each would not come to an end.
+    let itself = [b"\x80\x02]q\0(", &b"h\0".repeat(1_000_000)[..], b"e."].concat();
+    let error = storage(&itself, false).unwrap_err();
+    assert!(error.contains("no state dict"), "{error}");
     let masks = pickle_of("BoolStorage", 0, &[4], &[1]);
     let path = pth(folder.path(), &masks, 64, false);
     assert_eq!(refused(&path), Ok(()));

@@ -113,7 +113,9 @@ impl Load {
     }
 
     /// To which device each parameter goes, by its path; where nothing is said, it goes to where the module has it. So a model that
-    /// no device can hold alone is divided among several: `forward` is to move what it computes from one to the next.
+    /// no device can hold alone is divided among several: `forward` is to move what it computes from one to the next, with
+    /// `to_device`, or over the host (`Tensor::from_data(x.into_data(), device)`) between devices of wgpu, where the former panics
+    /// (Burn 0.21).
     ///
     /// Parameters that are one and go to several devices are loaded to each. One whose function changes what is loaded (a linear layer
     /// of column-major layout) is initialised where it was for a moment, where it moves.

@@ -147,7 +147,7 @@ impl fmt::Display for Size {
 }
 
 /// Sizes are lists of tensors: one with more layers than any model has would be a list without end.
-const MOST_LAYERS: usize = 10_000;
+pub const MOST_LAYERS: usize = 10_000;
 /// 128 TiB in f32.
 const MOST_PARAMETERS: f64 = 3.5e13;
 

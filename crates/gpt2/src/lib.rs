@@ -24,7 +24,7 @@ pub mod layout;
 mod model;
 mod variant;
 
-pub use config::{Config, InvalidSize, Size};
+pub use config::{Config, InvalidSize, MOST_LAYERS, Size};
 pub use inventory::{Initial, MODULE_PATHS, TensorSpec};
 pub use model::{Block, Gpt2, ShardMut, TensorMut};
 pub use variant::{Activation, Epsilon, Variant};

@@ -22,7 +22,7 @@ pub fn tell_bus_errors(ends_by: BusError) {
 mod linux {
     use std::ffi::{c_int, c_void};
     use std::mem::MaybeUninit;
-    use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
 
     use super::BusError;
 
@@ -48,14 +48,25 @@ mod linux {
         }
     }
 
+    /// Threads may meet such pages at once: the first tells.
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+
     extern "C" fn handle(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+        if IS_TOLD.swap(true, Relaxed) {
+            loop {
+                // SAFETY: one call, allowed here; the first thread ends the process.
+                unsafe { libc::pause() };
+            }
+        }
         // SAFETY: the kernel hands its own in.
         let address = unsafe { (*info).si_addr() } as u64;
         let code = EXIT_CODE.load(Relaxed);
+        let mut message = Message::new();
         if code != NONE {
-            say(b"error: ");
+            message.add(b"error: ");
         }
-        tell(address);
+        tell(address, &mut message);
+        message.say();
         if code != NONE {
             // SAFETY: one call, allowed here.
             unsafe { libc::_exit(code) };
@@ -65,18 +76,18 @@ mod linux {
         unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
     }
 
-    fn tell(address: u64) {
+    fn tell(address: u64, message: &mut Message) {
         let mut line = [0u8; LINE_BYTES];
         let Some((length, offset)) = find(address, &mut line) else {
-            return say(b"a bus error, at an address of no mapped file\n");
+            return message.add(b"a bus error, at an address of no mapped file\n");
         };
         let path = &line[..length];
-        say(b"the page of ");
-        say(path);
-        say(b" at byte ");
-        say_number(offset);
+        message.add(b"the page of ");
+        message.add(path);
+        message.add(b" at byte ");
+        message.add_number(offset);
         let is_cut = bytes_of(path).is_some_and(|bytes| bytes <= offset);
-        say(match is_cut {
+        message.add(match is_cut {
             true => b" is not there: the file was cut off while it was mapped\n",
             false => b" cannot be read: its disk, or its file system, fails\n".as_slice(),
         });
@@ -148,23 +159,46 @@ mod linux {
         (told == 0).then(|| unsafe { about.assume_init() }.st_size as u64)
     }
 
-    fn say(text: &[u8]) {
-        // SAFETY: so many bytes are there.
-        unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
+    /// What is said in one piece, so that nothing stands between.
+    struct Message {
+        text: [u8; LINE_BYTES + 256],
+        length: usize,
     }
 
-    fn say_number(number: u64) {
-        let mut digits = [0u8; 20];
-        let (mut rest, mut at) = (number, digits.len());
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
+    impl Message {
+        fn new() -> Message {
+            Message {
+                text: [0; LINE_BYTES + 256],
+                length: 0,
             }
         }
-        say(&digits[at..]);
+
+        /// What has no room is left out.
+        fn add(&mut self, text: &[u8]) {
+            let room = self.text.len() - self.length;
+            let text = &text[..text.len().min(room)];
+            self.text[self.length..][..text.len()].copy_from_slice(text);
+            self.length += text.len();
+        }
+
+        fn add_number(&mut self, number: u64) {
+            let mut digits = [0u8; 20];
+            let (mut rest, mut at) = (number, digits.len());
+            loop {
+                at -= 1;
+                digits[at] = b'0' + (rest % 10) as u8;
+                rest /= 10;
+                if rest == 0 {
+                    break;
+                }
+            }
+            self.add(&digits[at..]);
+        }
+
+        fn say(&self) {
+            // SAFETY: so many bytes are there.
+            unsafe { libc::write(2, self.text.as_ptr().cast(), self.length) };
+        }
     }
 
     #[cfg(test)]

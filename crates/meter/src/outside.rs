@@ -34,7 +34,7 @@ impl Outside {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let start = Instant::now();
-        let sampler = std::thread::spawn(move || {
+        let sampler = std::thread::Builder::new().spawn(move || {
             let (mut highest, mut samples) = (ProcessMemory::default(), Vec::new());
             let mut period = PERIOD;
             loop {
@@ -54,6 +54,7 @@ impl Outside {
                 std::thread::sleep(period);
             }
         });
+        let sampler = sampler.ok()?;
         Some(Outside {
             process,
             baseline,

@@ -150,7 +150,18 @@ fn read_past_the_cache<B: Platform>(run: &Run<B>) -> Result<(), Error> {
             loop {
                 let next = offsets.lock().expect("no thread panics").next();
                 let Some(offset) = next else { return Ok(()) };
-                checkpoint::read_at(&file, buffer.memory(), offset)?;
+                let wanted = (bytes - offset).min(step as u64) as usize;
+                let mut filled = 0;
+                while filled < wanted {
+                    match checkpoint::read_at(
+                        &file,
+                        &mut buffer.memory()[filled..],
+                        offset + filled as u64,
+                    )? {
+                        0 => return Err(ErrorKind::UnexpectedEof.into()),
+                        read => filled += read,
+                    }
+                }
             }
         };
         let threads: Vec<_> = (0..run.tuning.queue_depth.max(1))

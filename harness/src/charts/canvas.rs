@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use plotters::prelude::*;
 
 use super::face::FAMILY;
 use super::pen::Pen;
+use crate::atomic;
 
 const REGULAR_WEB: &[u8] = include_bytes!("../../assets/Inter-Regular.woff2");
 const BOLD_WEB: &[u8] = include_bytes!("../../assets/Inter-SemiBold.woff2");
@@ -37,14 +37,11 @@ impl Canvas {
 
     /// Writes `path.svg`, and `path.png` where that is built in.
     pub fn save(self, path: &Path) -> anyhow::Result<()> {
-        write(
-            &path.with_added_extension("svg"),
-            self.with_font().as_bytes(),
-        )?;
+        atomic::write(&path.with_added_extension("svg"), self.with_font())?;
         #[cfg(feature = "png")]
-        write(
+        atomic::write(
             &path.with_added_extension("png"),
-            &super::png::encode(&self)?,
+            super::png::encode(&self)?,
         )?;
         Ok(())
     }
@@ -65,11 +62,6 @@ impl Canvas {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    std::fs::write(path, bytes)
-        .with_context(|| format!("{}: the chart cannot be written", path.display()))
-}
-
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(bytes)
@@ -88,5 +80,27 @@ mod tests {
         canvas.unwrap().save(&path).unwrap();
         let svg = std::fs::read_to_string(path.with_added_extension("svg")).unwrap();
         assert!(svg.contains("font/woff2;base64,") && svg.contains("Peak"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_chart_takes_the_place_of_a_link_and_leaves_what_it_led_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mine = elsewhere.path().join("mine");
+        std::fs::write(&mine, "mine").unwrap();
+        let path = folder.path().join("chart");
+        for extension in ["svg", "png"] {
+            std::os::unix::fs::symlink(&mine, path.with_added_extension(extension)).unwrap();
+        }
+        let hard = folder.path().join("hard");
+        std::fs::hard_link(&mine, hard.with_added_extension("svg")).unwrap();
+        for path in [&path, &hard] {
+            let canvas = Canvas::draw(200, 80, |pen| pen.title("Peak", "of it"));
+            canvas.unwrap().save(path).unwrap();
+            let svg = std::fs::read_to_string(path.with_added_extension("svg")).unwrap();
+            assert!(svg.contains("Peak"));
+        }
+        assert_eq!(std::fs::read_to_string(&mine).unwrap(), "mine");
     }
 }

@@ -85,9 +85,14 @@ pub fn draw_all(presentation: &Presentation) -> anyhow::Result<Vec<Drawn>> {
         let timelines = group.lines.iter().map(|line| {
             let run_id = line.median_run().map(|run| &*run.run_id);
             let run_id = run_id.unwrap_or_default();
-            Ok((*line, read_timeline(&presentation.results, run_id)?))
+            let read = read_timeline(&presentation.results, run_id);
+            let samples = read.unwrap_or_else(|error| {
+                eprintln!("warning: {error:#}: it is left out");
+                Vec::new()
+            });
+            (*line, samples)
         });
-        let timelines: Vec<_> = timelines.collect::<anyhow::Result<_>>()?;
+        let timelines: Vec<_> = timelines.collect();
         if timelines.iter().any(|(_, samples)| samples.len() > 1) {
             let canvas = timeline::draw(&group, &timelines)?;
             save(of.chart("timeline"), shows("Memory over time"), canvas)?;

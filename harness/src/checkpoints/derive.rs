@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -25,7 +24,7 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// Makes `to`, of this format, of the plain checkpoint `from`: in another process.
 pub fn in_a_process(from: &Path, size: Size, format: Format, to: &Path) -> anyhow::Result<()> {
-    let mut command = Command::new(crate::program::own()?);
+    let mut command = subprocess::own()?;
     command
         .arg("derive")
         .arg("--checkpoint")

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail, ensure};
 use checkpoint::{Dtype, TensorRange, Unreadable, quoted};
 use gpt2::layout::{Named, Tables};
-use gpt2::{Activation, Config, Size, Variant};
+use gpt2::{Activation, Config, MOST_LAYERS, Size, Variant};
 
 use super::configuration::{self, Said, Told};
 
@@ -137,14 +137,25 @@ fn shown(opened: &Named) -> anyhow::Result<Config> {
         opened.layout,
         unexpected.join(", ")
     );
+    ensure!(
+        layers <= MOST_LAYERS,
+        "{path}: has tensors of {layers} layers, and no model has more than {MOST_LAYERS}"
+    );
     // What is there and cannot be read is the model's all the same.
     let has = |name: &str| checkpoint.find(name).is_some() || opened.other(name).is_some();
     // Of any layer: one that lacks it is missing it.
+    const BIASES: [&str; 5] = [
+        "norm1.shift",
+        "norm2.shift",
+        "att.out_proj.bias",
+        "ff.layers.0.bias",
+        "ff.layers.2.bias",
+    ];
     let any_has = |name: &str| (0..layers).any(|layer| has(&format!("trf_blocks.{layer}.{name}")));
     let inner = matrix("trf_blocks.0.ff.layers.0.weight").map(|[inner, _]| inner);
     let variant = Variant {
         inner: inner.ok(),
-        biases: any_has("norm1.shift") || any_has("ff.layers.0.bias"),
+        biases: BIASES.iter().any(|name| any_has(name)) || has("final_norm.shift"),
         is_tied: opened.tables() == Tables::One,
         ..opened.variant
     };
@@ -154,7 +165,9 @@ fn shown(opened: &Named) -> anyhow::Result<Config> {
         embedding,
         layers,
         heads: 0,
-        qkv_bias: any_has("att.W_query.bias"),
+        qkv_bias: ["query", "key", "value"]
+            .iter()
+            .any(|which| any_has(&format!("att.W_{which}.bias"))),
         variant,
     }
     .normal())
@@ -399,6 +412,59 @@ mod tests {
         let error = said("tie_word_embeddings").to_string();
         let expected = "with --ignore-config tie_word_embeddings they";
         assert!(error.contains(expected), "{error}");
+    }
+
+    /// A model of the book's, of which some tensors are left out.
+    fn without(folder: &Path, size: &str, left_out: impl Fn(&str) -> bool) -> Named {
+        let config = size.parse::<Size>().unwrap().config();
+        let metas = crate::checkpoints::metas(&config, Dtype::F32);
+        let metas: Vec<TensorMeta> = metas
+            .into_iter()
+            .filter(|meta| !left_out(&meta.name))
+            .collect();
+        let path = folder.join("model.safetensors");
+        let mut fill =
+            |meta: &TensorMeta, sink: &mut dyn FnMut(&[u8]) -> Result<(), checkpoint::Error>| {
+                sink(&vec![1; meta.bytes() as usize])
+            };
+        checkpoint::write(&path, Format::Safetensors, &metas, &mut fill).unwrap();
+        Layouts::built_in().open(&path).unwrap()
+    }
+
+    #[test]
+    fn biases_that_some_layers_or_projections_have_are_the_models_and_others_are_missing() {
+        let size = "v9-c8-e4-l2-h2";
+        let given: Size = size.parse().unwrap();
+        for (left_out, missing) in [
+            ("W_query.bias", "W_query.bias"),
+            ("W_key.bias", "W_key.bias"),
+            (
+                "trf_blocks.0.att.W_value.bias",
+                "trf_blocks.0.att.W_value.bias",
+            ),
+            ("norm1.shift", "norm1.shift"),
+            ("ff.layers.0.bias", "ff.layers.0.bias"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let opened = without(folder.path(), size, |name| name.ends_with(left_out));
+            let config = config_of(&opened, Some(given), Ok(None), &[]).unwrap();
+            let error = super::super::mismatch::check(&opened, &config, false).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains("missing") && error.contains(missing),
+                "{error}"
+            );
+        }
+        // What a model of the size has no place for is no part of it, and is told.
+        let folder = tempfile::tempdir().unwrap();
+        let opened = without(folder.path(), size, |_| false);
+        let bare = "v9-c8-e4-l2-h2-nobias".parse::<Size>().unwrap().config();
+        let error = super::super::mismatch::check(&opened, &bare, false).unwrap_err();
+        let error = error.to_string();
+        assert!(
+            error.contains("unexpected") && error.contains("W_key.bias"),
+            "{error}"
+        );
     }
 
     #[test]

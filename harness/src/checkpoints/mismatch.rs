@@ -34,6 +34,18 @@ pub fn check(opened: &Named, config: &Config, strict: bool) -> anyhow::Result<()
         }
         essential = essential.or(reason.map(|reason| (&other.name, reason)));
     }
+    // What the layout knows, and a model of this size has not.
+    let own: HashSet<String> = config.tensors().into_iter().map(|spec| spec.name).collect();
+    let tied = |name: &str| config.variant.is_tied && name == "out_head.weight";
+    let known = opened.sources.iter();
+    for (name, written) in known.filter(|(name, _)| !own.contains(*name) && !tied(name)) {
+        if let Some(tensor) = opened.checkpoint.find(name) {
+            unexpected.push(format!("{} {:?}", quoted(written), tensor.shape));
+            let module = written.rsplit_once('.').map_or("", |(module, _)| module);
+            let module = module.to_owned();
+            essential = essential.or(Some((written, Essential::PartOf { module })));
+        }
+    }
     let mut message = String::new();
     for (what, list) in [
         ("missing", missing),

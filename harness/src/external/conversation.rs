@@ -75,7 +75,7 @@ impl Conversation {
         };
         // A command that says more than anybody listens to waits.
         let (heard, from) = sync_channel(16);
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             let mut out = BufReader::new(out);
             while let Some(line) = bounded::line(&mut out) {
                 let is_last = line.is_err();
@@ -83,8 +83,8 @@ impl Conversation {
                     return;
                 }
             }
-        });
-        let errors = Listener::of(Some(err), bounded::TAIL_BYTES);
+        })?;
+        let errors = Listener::of(Some(err), bounded::TAIL_BYTES)?;
         let conversation = Conversation {
             tree,
             to,

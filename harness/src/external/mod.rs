@@ -28,7 +28,7 @@ use lab::{
     DeviceSpec, Footprint, Kept, Logits, Measures, MemoryModel, Outcome, REFERENCE_TOKENS, Status,
     Tuning, VerifiedBy,
 };
-use meter::{CacheState, Cgroup, Outside};
+use meter::{CacheState, Cgroup, HostCaps, Outside};
 use serde::Serialize;
 
 pub use conversation::is_understood;
@@ -120,8 +120,8 @@ impl Answer {
 }
 
 impl External {
-    /// Brings its dependencies; the reason where that fails.
-    pub fn set_up(&self) -> Result<(), String> {
+    /// Brings its dependencies, in a cgroup of its own where there are any; the reason where that fails.
+    pub fn set_up(&self, caps: &HostCaps) -> Result<(), String> {
         let Some(setup) = self.setup.as_deref() else {
             return Ok(());
         };
@@ -131,7 +131,12 @@ impl External {
             output: Stdio::from(std::io::stderr()),
             errors: Stdio::inherit(),
         };
+        // Dropped behind the tree: it ends what has left it.
+        let cgroup = caps.new_cgroup().ok().flatten();
         let mut tree = Tree::start(setup, pipes).map_err(failed)?;
+        if let Some(cgroup) = &cgroup {
+            cgroup.take(tree.pid()).map_err(failed)?;
+        }
         let start = Instant::now();
         loop {
             match tree.try_wait().map_err(failed)? {
@@ -163,7 +168,10 @@ impl External {
         request: &Request<'_>,
         cgroup: Option<&Cgroup>,
     ) -> std::io::Result<Option<Answer>> {
-        let logits = scratch::file()?;
+        let logits = match scratch::file() {
+            Ok(logits) => logits,
+            Err(error) => return Ok(Some(Answer::ended(Status::Skipped, error.to_string()))),
+        };
         let specification = Specification {
             protocol: 1,
             checkpoint: std::path::absolute(request.checkpoint)?,

@@ -173,13 +173,23 @@ fn check(record: &Record) -> Result<(), String> {
         ("device", &record.device),
         ("dtype", &record.dtype),
         ("cache", &record.cache),
+        ("experiment", &record.experiment),
+        ("backend", &record.backend),
+        ("memory_model", &record.memory_model),
     ];
+    if let Some((column, name)) = names.iter().find(|(_, name)| name.len() > MOST_NAME_BYTES) {
+        let bytes = name.len();
+        return Err(format!("column {column}: a name of {bytes} bytes is none"));
+    }
     let leads_away = |name: &str| name.contains(['/', '\\']) || matches!(name, "." | "..");
     if let Some((column, name)) = names.iter().find(|(_, name)| leads_away(name)) {
         return Err(format!("column {column}: `{name}` is no name, but a path"));
     }
     Ok(())
 }
+
+/// Charts are as wide as their longest name.
+const MOST_NAME_BYTES: usize = 256;
 
 /// No run takes a year.
 const MOST_SECONDS: f64 = 3e7;
@@ -364,6 +374,7 @@ mod tests {
             (named("c", &good.replacen("6,", "9,", 1)), "schema is `9`"),
             (named("d", &good.replace("0.125", "inf")), "load_seconds"),
             (named("e", &good.replace("0.125", "-1")), "a run of -1 s"),
+            (named(&"f".repeat(300), &good), "a name of 300 bytes"),
             (good.clone(), "a second row of run a"),
         ];
         for (row, _) in &wrong {
@@ -374,7 +385,7 @@ mod tests {
         let ids: Vec<&str> = rows.records.iter().map(|row| &*row.run_id).collect();
         assert_eq!(ids, ["a", "z"]);
         let lines: Vec<u64> = rows.dropped.iter().map(|dropped| dropped.line).collect();
-        assert_eq!(lines, [3, 4, 5, 6, 7, 8]);
+        assert_eq!(lines, [3, 4, 5, 6, 7, 8, 9]);
         assert!(rows.dropped[0].reason.contains("1 fields"));
         for (dropped, (_, expected)) in rows.dropped[1..].iter().zip(&wrong) {
             assert!(dropped.reason.contains(expected), "{dropped:?}");

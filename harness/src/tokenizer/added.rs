@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokenizers::AddedToken;
 
+use super::pipeline::MOST_ADDED;
 use crate::json;
 
 /// Some thousand tokens, and what a chat is written as.
@@ -109,6 +110,12 @@ pub fn read(folder: &Path) -> anyhow::Result<Added> {
             _ => {}
         }
     }
+    let all = numbered.len() + unnumbered.len();
+    ensure!(
+        all <= MOST_ADDED,
+        "{}: {all} tokens are added, and at most {MOST_ADDED} are read",
+        folder.display()
+    );
     Ok(Added {
         prefix_space: configuration.add_prefix_space,
         numbered,
@@ -119,7 +126,7 @@ pub fn read(folder: &Path) -> anyhow::Result<Added> {
 /// A file of the folder, where it is there.
 fn file<T: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Option<T>> {
     let path = folder.join(name);
-    if !path.exists() {
+    if !checkpoint::is_there(&path) {
         return Ok(None);
     }
     json::read(&path, MAX_BYTES).map(Some)

@@ -3,6 +3,7 @@
 
 use anyhow::{bail, ensure};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// What may make a text longer. Llama's has two of them.
@@ -15,6 +16,12 @@ const MOST_GROWING: usize = 4;
 const MOST_BYTES: usize = 16;
 /// Steps in all.
 const MOST_STEPS: usize = 64;
+/// Values in all of them.
+const MOST_VALUES: usize = 10_000;
+/// The longest pattern or text of a step; T5's map of characters is longer, and compiled already.
+const MOST_TEXT_BYTES: usize = 16 << 10;
+/// Each is compared with those before it.
+pub const MOST_ADDED: usize = 20_000;
 
 /// The parts of the file that are looked at.
 #[derive(Deserialize)]
@@ -23,9 +30,11 @@ struct Steps {
     pre_tokenizer: Option<Value>,
     post_processor: Option<Value>,
     decoder: Option<Value>,
+    #[serde(default)]
+    added_tokens: Vec<IgnoredAny>,
 }
 
-/// That its steps make a text little longer.
+/// That its steps make a text little longer, and that it has no more of anything than is read in a moment.
 pub fn check(text: &[u8]) -> anyhow::Result<()> {
     let steps: Steps = serde_json::from_slice(text)?;
     let parts = [
@@ -34,9 +43,19 @@ pub fn check(text: &[u8]) -> anyhow::Result<()> {
         &steps.post_processor,
         &steps.decoder,
     ];
-    let (mut all, mut growing) = (0, 0);
+    ensure!(
+        steps.added_tokens.len() <= MOST_ADDED,
+        "it has {} added tokens, and at most {MOST_ADDED} are read",
+        steps.added_tokens.len()
+    );
+    let (mut all, mut growing, mut values) = (0, 0, 0);
     let mut rest: Vec<&Value> = parts.into_iter().flatten().collect();
     while let Some(value) = rest.pop() {
+        values += 1;
+        ensure!(
+            values <= MOST_VALUES,
+            "its steps have more than {MOST_VALUES} values, and no more are read"
+        );
         match value {
             Value::Object(entries) => {
                 let kind = value.get("type").and_then(Value::as_str);
@@ -50,9 +69,16 @@ pub fn check(text: &[u8]) -> anyhow::Result<()> {
                     growing += 1;
                     check_growing(value, kind.unwrap_or("without a type"))?;
                 }
-                rest.extend(entries.values());
+                let others = entries.iter();
+                let others = others.filter(|(key, _)| *key != "precompiled_charsmap");
+                rest.extend(others.map(|(_, value)| value));
             }
             Value::Array(values) => rest.extend(values),
+            Value::String(text) => ensure!(
+                text.len() <= MOST_TEXT_BYTES,
+                "one of its steps has a text of {} bytes, and at most {MOST_TEXT_BYTES} are read",
+                text.len()
+            ),
             _ => {}
         }
     }
@@ -105,6 +131,22 @@ mod tests {
                 let error = check(text.as_bytes()).unwrap_err().to_string();
                 assert!(error.contains("60 of its steps"), "{error}");
             }
+        }
+        let pattern = "a|".repeat(MOST_TEXT_BYTES);
+        let pattern = format!(r#"{{"pre_tokenizer": {{"pattern": {{"Regex": "{pattern}"}}}}}}"#);
+        let pieces = vec![r#"{"Sequence": {"id": "A", "type_id": 0}}"#; MOST_VALUES].join(",");
+        let pieces = format!(r#"{{"post_processor": {{"single": [{pieces}]}}}}"#);
+        let added = format!(
+            r#"{{"added_tokens": [{}]}}"#,
+            vec!["0"; MOST_ADDED + 1].join(",")
+        );
+        for (text, expected) in [
+            (pattern, "a text of 32768 bytes"),
+            (pieces, "more than 10000 values"),
+            (added, "20001 added tokens"),
+        ] {
+            let error = check(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
         let long = format!(
             r#"{{"normalizer": {{"type": "Prepend", "prepend": "{}"}}}}"#,

@@ -147,6 +147,9 @@ fn inner(pickle: &Pickle) -> Vec<Inner<'_>> {
     while let Some((parent, from)) = queue.pop_front() {
         for (key, value) in children(pickle, from) {
             let Value::Node(id) = value else { continue };
+            if seen.contains(&id) {
+                continue;
+            }
             let module = match built(pickle, value) {
                 Built::Module(class) => Some(class),
                 Built::Nothing => None,
@@ -173,7 +176,7 @@ fn inner(pickle: &Pickle) -> Vec<Inner<'_>> {
 fn children(pickle: &Pickle, of: Value) -> impl Iterator<Item = (Key<'_>, Value)> {
     let entries = pickle.entries(of).unwrap_or_default().iter();
     let named = entries.filter_map(|(key, value)| Some((pickle.key(*key)?, *value)));
-    let elements = pickle.elements(of).into_iter();
+    let elements = pickle.elements(of);
     named.chain(elements.map(|(at, value)| (Key::Number(at as i64), value)))
 }
 

@@ -120,15 +120,15 @@ impl Pickle {
     }
 
     /// Those elements of a list, a tuple, or what is one by what is done to it, that are no numbers, with their positions.
-    pub fn elements(&self, value: Value) -> Vec<(usize, Value)> {
-        let nodes = match self.node(value) {
-            Some(Node::List { nodes, .. }) => nodes,
-            Some(Node::Object(object)) => &object.nodes,
-            Some(Node::Tuple(items)) => return items.iter().copied().enumerate().collect(),
-            _ => return Vec::new(),
+    pub fn elements(&self, value: Value) -> impl Iterator<Item = (usize, Value)> {
+        let (nodes, items): (&[(usize, Id)], &[Value]) = match self.node(value) {
+            Some(Node::List { nodes, .. }) => (nodes, &[]),
+            Some(Node::Object(object)) => (&object.nodes, &[]),
+            Some(Node::Tuple(items)) => (&[], items),
+            _ => (&[], &[]),
         };
-        let nodes = nodes.iter();
-        nodes.map(|&(at, id)| (at, Value::Node(id))).collect()
+        let nodes = nodes.iter().map(|&(at, id)| (at, Value::Node(id)));
+        nodes.chain(items.iter().copied().enumerate())
     }
 
     /// The class of an object, by the name that the pickle has for it.

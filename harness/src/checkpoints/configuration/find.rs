@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{FILE, METADATA_KEY, Told, hugging_face, model_args};
 use crate::exit::Ended;
+use crate::json;
 
 /// A `config.json` is small; anything larger is none.
 const MAX_BYTES: u64 = 4 << 20;
@@ -150,7 +151,9 @@ impl Sources<'_> {
     }
 
     fn read(&mut self, by: &str, text: &str) -> anyhow::Result<()> {
-        let value: Value = serde_json::from_str(text).map_err(|error| {
+        let checked = json::check(text.as_bytes());
+        let value = checked.and_then(|()| serde_json::from_str::<Value>(text));
+        let value = value.map_err(|error| {
             anyhow!(
                 "{by}: is no JSON: {error}: mend it, or leave it out with --ignore-config {FILE}"
             )

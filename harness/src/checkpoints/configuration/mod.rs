@@ -9,7 +9,7 @@ mod write;
 
 use std::fmt;
 
-use gpt2::{Activation, Config, Epsilon};
+use gpt2::{Activation, Config, Epsilon, MOST_LAYERS};
 
 pub use beside::{check, heads};
 pub use find::{check_beside, find};
@@ -102,6 +102,9 @@ impl Told {
                 "`{name}` is {layers}, and the checkpoint has tensors of {}",
                 shown.layers
             )),
+            Some((layers, name)) if layers > MOST_LAYERS => wrong.push(format!(
+                "`{name}` is {layers}, and no model has more than {MOST_LAYERS}"
+            )),
             Some((layers, _)) => config.layers = layers,
             None => {}
         }
@@ -171,5 +174,24 @@ fn contradict<T: PartialEq + fmt::Display>(wrong: &mut Vec<String>, said: Said<T
         wrong.push(format!(
             "`{name}` is {said}, and the checkpoint's tensors say {shown}"
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gpt2::Size;
+
+    use super::*;
+
+    #[test]
+    fn more_layers_than_any_model_has_are_refused_before_they_are_listed() {
+        let shown = "v9-c8-e4-l1-h2".parse::<Size>().unwrap().config();
+        let told = Told {
+            by: "config.json".to_owned(),
+            layers: Some((4_294_967_295, "n_layer")),
+            ..Told::default()
+        };
+        let error = told.complete(shown).unwrap_err();
+        assert!(error.contains("`n_layer` is 4294967295"), "{error}");
     }
 }
