@@ -135,7 +135,8 @@ impl External {
         let cgroup = caps.new_cgroup().ok().flatten();
         let mut tree = Tree::start(setup, pipes).map_err(failed)?;
         if let Some(cgroup) = &cgroup {
-            cgroup.take(tree.pid()).map_err(failed)?;
+            // One that has ended is in none.
+            let _ = cgroup.take(tree.pid());
         }
         let start = Instant::now();
         loop {
