@@ -58,7 +58,7 @@ impl Load {
 
 /// Who moves the bytes.
 impl Load {
-    /// One thread reads, tensor after tensor. The default.
+    /// One thread reads, tensor after tensor; a second one touches memory of the host's ahead of it. The default.
     pub fn streamed(self) -> Load {
         self.carried_by(Carrier::Stream)
     }
